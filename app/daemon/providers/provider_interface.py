@@ -1,0 +1,238 @@
+"""The seam between the daemon and a place where runs happen: nine verbs, and the frozen data that crosses.
+
+A provider knows nothing of Flask, of the database or of other providers. It gets frozen objects, returns frozen objects,
+and raises only the three `ProviderError`s of `app.errors`. Every call returns or raises within the provider's time-out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Protocol
+
+from app.states import State
+
+
+class Attachment(Protocol):
+    """A file that came with the request; its bytes are read through `open`, never held whole."""
+
+    @property
+    def path(self) -> str: ...  # relative, with '/', checked at the edge
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...  # bytes
+
+    def open(self) -> BinaryIO: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run as a provider sees it. `submit_key` never changes for a run: the same key is the same execution."""
+
+    run_id: str
+    submit_key: str
+    name: str
+    workflow_type: str
+    workflow_type_version: str
+    workflow_url: str
+    workflow_params: Mapping[str, Any]
+    workflow_engine: str | None
+    workflow_engine_version: str | None
+    workflow_engine_parameters: Mapping[str, str | None]
+    tags: Mapping[str, str]
+    attachments: tuple[Attachment, ...]
+    owner: str
+    request: Mapping[str, Any] = field(default_factory=dict)  # what prepare_request made, as it was stored
+    sent_at: datetime | None = None  # when a submit of this key was first about to be sent; aware UTC
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRun:
+    """The provider took the run. Where `started` is False, `start_workflow` is owed once the id is recorded."""
+
+    provider_id: str
+    started: bool = True
+    provider_status: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An earlier submit of this run arrived."""
+
+    run: ProviderRun
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No earlier submit of this run arrived, and none can still arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """It cannot be said yet; `why` is shown to the user, the question is asked again later."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the provider says of one run. `state` None: a word that we do not know, the run stays where it is."""
+
+    state: State | None
+    provider_status: str
+    reason: str | None = None  # machine-readable, required for SYSTEM_ERROR
+    message: str | None = None  # the provider's own words
+    exit_code: int | None = None  # 128+n for signals
+    start_time: datetime | None = None  # aware UTC
+    end_time: datetime | None = None
+    cmd: tuple[str, ...] | None = None  # what was executed, for run_log.cmd
+    needs_start: bool = False  # accepted as a draft: start_workflow is still owed
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step that the provider reports. `task_id` is stable for the life of the run, unique within it, [A-Za-z0-9._-]+."""
+
+    task_id: str
+    name: str
+    cmd: tuple[str, ...] = ()
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    exit_code: int | None = None
+    system_logs: tuple[str, ...] = ()
+    has_stdout: bool = False  # get_logs writes tasks/<task_id>/stdout
+    has_stderr: bool = False
+
+
+class LogSink(Protocol):
+    """Where a run's logs go. Names: `stdout`, `stderr`, `tasks/<task_id>/stdout`, `tasks/<task_id>/stderr`."""
+
+    def size(self, name: str) -> int:
+        """Bytes already kept under `name`; 0 where there is none."""
+        ...
+
+    def append(self, name: str, source: BinaryIO) -> None:
+        """Append what `source` still has, from where it stands. Bytes over the configured cap are dropped, and said."""
+        ...
+
+    def replace(self, name: str, text: bytes) -> None:
+        """Set the whole content, for providers that cannot say what is new."""
+        ...
+
+
+class OutputSink(Protocol):
+    """Where a run's output files go. A path is relative, with '/', below the run's outputs."""
+
+    def put_path(self, path: str, source: Path) -> str:
+        """Keep a local file or directory tree under `path`; returns the location to write into the output object.
+
+        Links instead of copying where the storage can. Symbolic links are followed only inside `source`; devices and
+        pipes are refused (Rejected).
+        """
+        ...
+
+    def put_stream(self, path: str, source: BinaryIO) -> str:
+        """Keep the bytes of `source` under `path`; returns the location to write into the output object."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a kind of provider can do: data for service-info, the UI and the daemon, never a promise of one run."""
+
+    cancel: bool = True
+    task_logs: bool = False
+    cost: bool = False
+    sweep: bool = False  # statuses of all due runs come cheaply in one snapshot
+    host_bound: bool = False  # runs belong to the host that started them
+    filesystem_protocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOffer:
+    """An engine that is really there. `parameters`: (name, type, default) of workflow_engine_parameters it takes."""
+
+    engine: str
+    engine_version: str
+    workflow_types: Mapping[str, tuple[str, ...]]  # workflow_type -> versions
+    parameters: tuple[tuple[str, str, str], ...] = ()
+
+
+class WorkflowProviderInterface(ABC):
+    """A place where runs happen. Every call may be repeated; every call may be the second after a crash."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    status_interval_seconds: float = 30.0  # how long an unchanged run waits for its next look
+    submit_timeout_seconds: float = 60.0  # after this plus the grace, `Absent` may be believed
+    visibility_grace_seconds: float = 0.0
+    max_active: int | None = None  # runs past QUEUED at once, per host where host_bound; None: no limit
+
+    def prepare_request(self, run: Submission) -> dict[str, Any]:
+        """The exact JSON that `submit_workflow` will send, stored before it is sent so that a replay is identical.
+
+        No side effects. Raises Rejected where the run cannot be run here at all.
+        """
+        return {}
+
+    @abstractmethod
+    def submit_workflow(self, run: Submission) -> ProviderRun:
+        """Hand the run over, once for a `submit_key`: repeated, it returns the same provider run.
+
+        Raises NotAccepted, OutcomeUnknown or Rejected.
+        """
+
+    def start_workflow(self, provider_id: str) -> None:
+        """Start a draft whose id is recorded. Harmless if it has started. Only for providers whose submit makes drafts."""
+
+    @abstractmethod
+    def find_workflow(self, run: Submission) -> Found | Absent | Unsure:
+        """Did an earlier submit of this run arrive? `Absent` only where it cannot arrive any more."""
+
+    @abstractmethod
+    def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
+        """The statuses of many runs in as few calls as the provider allows; a missing id means "not seen now"."""
+
+    def get_workflow_status(self, provider_id: str) -> Status | None:
+        """One careful look; None where the provider definitely does not know the id."""
+        return self.get_workflow_statuses([provider_id]).get(provider_id)
+
+    @abstractmethod
+    def cancel_workflow(self, provider_id: str) -> None:
+        """Ask for an end. Harmless if repeated or if the run is over; a draft is deleted."""
+
+    @abstractmethod
+    def get_tasks(self, provider_id: str) -> list[Task]:
+        """The steps so far, in the order in which they began. Empty where the provider reports none."""
+
+    @abstractmethod
+    def get_logs(self, provider_id: str, sink: LogSink) -> None:
+        """Append to `sink` what is new in the run's and its tasks' logs. May block for the time-out times the files."""
+
+    @abstractmethod
+    def get_outputs(self, provider_id: str, sink: OutputSink) -> dict[str, Any]:
+        """The output object of a COMPLETE run, its files kept in `sink` where they are not already in lasting storage.
+
+        Raises Rejected where the outputs are definitely gone or unreadable, OutcomeUnknown where they may come.
+        """
+
+    def offers(self) -> list[EngineOffer]:
+        """What this provider can run now. Cheap: it is asked at start and every few minutes."""
+        return []
+
+    def sweep(self, is_known: "KnownRuns") -> None:
+        """Remove what runs left behind here and nobody needs: called about hourly, from one thread."""
+
+
+class KnownRuns(Protocol):
+    """Asked by a sweep: which of these run ids are stored and not ended, and which are stored at all."""
+
+    def __call__(self, run_ids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]: ...
