@@ -1,0 +1,171 @@
+"""Settings: typed, from the environment and `.env`, every problem reported at once. Imports nothing of `app`.
+
+Nothing else reads the environment. `.env.example` names every setting; a test holds it against this file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""A comma-separated list in the environment."""
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message lists every problem, one a line."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Times are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Where things are
+    host: str = "127.0.0.1"
+    port: int = Field(5000, ge=0, le=65535)
+    workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 2)), ge=1, le=64)
+    data_dir: Path = Path("var")
+    database_uri: str = ""
+    secret_key: str = ""
+    public_url: str = ""
+    trusted_proxies: int = Field(0, ge=0, le=10)
+    allowed_hosts: Words = ()
+    allowed_origins: Words = ()
+    wes_api_url: str = "http://localhost:5000/ga4gh/wes/v1"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Service-info
+    service_id: str = "org.example.wes"
+    service_name: str = "Workflow Execution Service"
+    organization_name: str = "Example organization"
+    organization_url: str = "https://example.org"
+    contact_info_url: str = "mailto:admin@example.org"
+
+    # Requests
+    max_request_bytes: int = Field(20 * 1024**3, ge=1024)
+    max_field_bytes: int = Field(50 * 1024**2, ge=1024)
+    max_attachments: int = Field(10_000, ge=1)
+    default_page_size: int = Field(50, ge=1)
+    max_page_size: int = Field(1000, ge=1)
+    max_waiters: int = Field(16, ge=0)
+
+    # Routing
+    default_wes_provider: str = Field(
+        "local", validation_alias=AliasChoices("DEFAULT_WES_PROVIDER", "WORKFLOW_EXECUTOR")
+    )
+    providers: Words = ("local",)
+    file_roots: Words = ()
+    fetch_private_hosts: Words = ()
+
+    # Daemon
+    daemon_poll_interval: float = Field(
+        10, gt=0, validation_alias=AliasChoices("DAEMON_POLL_INTERVAL", "WORKFLOW_POLL_INTERVAL")
+    )
+    daemon_status_check_interval: float = Field(300, gt=0)
+    daemon_max_concurrent_workflows: int = Field(10, ge=1, le=256)
+    daemon_notification_host: str = "127.0.0.1"
+    daemon_notification_port: int = Field(5001, ge=0, le=65535)
+    daemon_notification_secret: str = ""
+    lease_seconds: float = Field(60, ge=1)
+    give_up_after: int = Field(20, ge=1)
+    provider_lost_looks: int = Field(5, ge=1)
+    provider_lost_seconds: float = Field(3600, ge=0)
+    host_lost_after: float = Field(86400, ge=1)
+    max_log_bytes: int = Field(1024**3, ge=1024)
+    keep_run_dirs_seconds: float = Field(86400, ge=0)
+
+    # Local engines
+    local_max_concurrent_runs: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    local_cancel_grace_seconds: float = Field(5, ge=0, le=3600)
+    local_container_runtime: Literal["auto", "none", "docker", "podman", "singularity", "apptainer"] = "auto"
+
+    @field_validator("allowed_hosts", "allowed_origins", "file_roots", "fetch_private_hosts", "providers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("default_wes_provider", mode="after")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.strip().lower()
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _loopback_without_authentication(self) -> Settings:
+        if self.host not in LOOPBACK_HOSTS:
+            raise ValueError(
+                f"HOST={self.host} would offer this service to the network without authentication. "
+                "Set HOST=127.0.0.1 and put an authenticating proxy in front of it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _secret_off_loopback(self) -> Settings:
+        if self.daemon_notification_host not in LOOPBACK_HOSTS and not self.daemon_notification_secret:
+            raise ValueError(
+                f"DAEMON_NOTIFICATION_HOST={self.daemon_notification_host} is not loopback: "
+                "set DAEMON_NOTIFICATION_SECRET to the same long random text for the API and the daemon."
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read the environment and `.env`; raises SettingsError with every problem, not only the first."""
+        problems = _contradicting_aliases()
+        try:
+            settings = cls(**overrides)
+        except ValidationError as error:
+            problems += [_words(problem) for problem in error.errors()]
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return settings
+
+    @property
+    def database_url(self) -> str:
+        """DATABASE_URI, or the SQLite file in DATA_DIR."""
+        return self.database_uri or f"sqlite:///{self.data_dir / 'wes.sqlite'}"
+
+    def signing_key(self) -> str:
+        """SECRET_KEY, or one made once in DATA_DIR and readable by its owner only."""
+        return self.secret_key or _kept_secret(self.data_dir / "secret_key")
+
+
+def _contradicting_aliases() -> list[str]:
+    """Both names of an alias set, and differently."""
+    problems = []
+    for field in Settings.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            given = {str(name): os.environ[str(name)] for name in field.validation_alias.choices if os.environ.get(str(name))}
+            if len(set(given.values())) > 1:
+                problems.append("Two names for one setting differ: " + ", ".join(f"{k}={v}" for k, v in given.items()))
+    return problems
+
+
+def _words(problem: Any) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    return f"{name}: {problem['msg']}" if name else str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _kept_secret(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key := secrets.token_hex(32))
+    return key
