@@ -1,6 +1,6 @@
 """What the local provider asks of a workflow engine: a command line before, outputs and tasks after.
 
-An engine adapter knows its engine's options and records. It knows nothing of process life, which is `providers/local.py`'s.
+An engine adapter knows its engine's options and records. Process life is `providers/local.py`'s.
 
     <data>/runs/<run_id>/        RunDir.root: above the engine's reach, owned by the provider and the shim
         request.json             what to run (RunDir.request), written whole before the shim starts
@@ -68,7 +68,9 @@ class WorkflowEngine(ABC):
 
     name: ClassVar[str]
     workflow_types: ClassVar[Mapping[str, tuple[str, ...]]]  # type -> versions, as WES clients spell them
-    parameters: ClassVar[tuple[tuple[str, str, str], ...]]  # allow-listed workflow_engine_parameters: (name, type, default)
+    parameters: ClassVar[
+        tuple[tuple[str, str, str], ...]
+    ]  # allow-listed workflow_engine_parameters: (name, type, default)
 
     @abstractmethod
     def versions(self) -> list[str]:
@@ -80,7 +82,7 @@ class WorkflowEngine(ABC):
 
     @abstractmethod
     def check(self, run: Submission) -> None:
-        """Raises Rejected with the reason where this request cannot be run here (option not allowed, version not there)."""
+        """Raises Rejected with the reason where this request cannot be run here (option, version)."""
 
     @abstractmethod
     def stage(self, run: Submission, run_dir: RunDir) -> None:

@@ -1,7 +1,7 @@
 """The seam between the daemon and a place where runs happen: nine verbs, and the frozen data that crosses.
 
-A provider knows nothing of Flask, of the database or of other providers. It gets frozen objects, returns frozen objects,
-and raises only the three `ProviderError`s of `app.errors`. Every call returns or raises within the provider's time-out.
+A provider knows nothing of Flask, of the database or of other providers. It gets and returns frozen objects, and
+raises only the three `ProviderError`s of `app.errors`. Every call returns or raises within the provider's time-out.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
+from app.sinks import LogSink as LogSink
+from app.sinks import OutputSink as OutputSink
 from app.states import State
 
 
@@ -99,7 +100,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A step that the provider reports. `task_id` is stable for the life of the run, unique within it, [A-Za-z0-9._-]+."""
+    """A step that the provider reports. `task_id` is stable for the life of the run and unique in it: [A-Za-z0-9._-]+."""
 
     task_id: str
     name: str
@@ -110,38 +111,6 @@ class Task:
     system_logs: tuple[str, ...] = ()
     has_stdout: bool = False  # get_logs writes tasks/<task_id>/stdout
     has_stderr: bool = False
-
-
-class LogSink(Protocol):
-    """Where a run's logs go. Names: `stdout`, `stderr`, `tasks/<task_id>/stdout`, `tasks/<task_id>/stderr`."""
-
-    def size(self, name: str) -> int:
-        """Bytes already kept under `name`; 0 where there is none."""
-        ...
-
-    def append(self, name: str, source: BinaryIO) -> None:
-        """Append what `source` still has, from where it stands. Bytes over the configured cap are dropped, and said."""
-        ...
-
-    def replace(self, name: str, text: bytes) -> None:
-        """Set the whole content, for providers that cannot say what is new."""
-        ...
-
-
-class OutputSink(Protocol):
-    """Where a run's output files go. A path is relative, with '/', below the run's outputs."""
-
-    def put_path(self, path: str, source: Path) -> str:
-        """Keep a local file or directory tree under `path`; returns the location to write into the output object.
-
-        Links instead of copying where the storage can. Symbolic links are followed only inside `source`; devices and
-        pipes are refused (Rejected).
-        """
-        ...
-
-    def put_stream(self, path: str, source: BinaryIO) -> str:
-        """Keep the bytes of `source` under `path`; returns the location to write into the output object."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +160,7 @@ class WorkflowProviderInterface(ABC):
         """
 
     def start_workflow(self, provider_id: str) -> None:
-        """Start a draft whose id is recorded. Harmless if it has started. Only for providers whose submit makes drafts."""
+        """Start a draft whose id is recorded. Harmless if it has started. Needed where submit makes drafts."""
 
     @abstractmethod
     def find_workflow(self, run: Submission) -> Found | Absent | Unsure:
@@ -228,7 +197,7 @@ class WorkflowProviderInterface(ABC):
         """What this provider can run now. Cheap: it is asked at start and every few minutes."""
         return []
 
-    def sweep(self, is_known: "KnownRuns") -> None:
+    def sweep(self, is_known: KnownRuns) -> None:
         """Remove what runs left behind here and nobody needs: called about hourly, from one thread."""
 
 

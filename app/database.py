@@ -1,0 +1,133 @@
+"""The database engine and its transactions: the rules that SQLite and PostgreSQL need. Knows no table.
+
+SQLite: a write transaction begins with BEGIN IMMEDIATE (a deferred one fails SQLITE_BUSY in spite of busy_timeout), and
+WAL is used only from SQLite 3.51.3 on (older ones can corrupt the file when two processes write). Sources: sqlite.org
+"isolation", "wal"; measured in docs/decisions/0002.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.types import TypeDecorator
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+TRIES = 6
+_WRITES = "wes_writes"
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+_POSTGRESQL_OPTIONS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "statement_timeout": 30_000,
+        "lock_timeout": 10_000,
+        "idle_in_transaction_session_timeout": 60_000,
+        "timezone": "UTC",
+    }.items()
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite stores it without the zone, in text that sorts."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """Short transactions on one engine. Safe to share between threads; every `with` is its own session."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reads = sessionmaker(engine, expire_on_commit=False)
+        self._writes = sessionmaker(engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+
+    @classmethod
+    def connect(cls, url: str) -> Database:
+        engine = create_engine(url, **engine_options(url))
+        prepare(engine)
+        return cls(engine)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A read transaction; nothing in it is committed."""
+        with self._reads() as session:
+            yield session
+
+    def transact(self, work: Callable[[Session], T]) -> T:
+        """Run `work(session)` and commit. Conflicts with other writers are retried, so `work` may run more than once.
+
+        Raises sqlalchemy.exc.DBAPIError; where the connection was lost the outcome is unknown and must be read again.
+        """
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self._writes.begin() as session:
+                    return work(session)
+            except DBAPIError as error:
+                if not is_conflict(error) or attempt == TRIES:
+                    raise
+                log.info("write conflict, trying again", extra={"attempt": attempt})
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+        raise AssertionError("unreachable")
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """Arguments for `create_engine`, also used by Flask-SQLAlchemy."""
+    if make_url(url).get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 30}}
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 10,
+        "max_overflow": 20,
+        "pool_timeout": 10,
+        "pool_recycle": 1800,
+        "connect_args": {"options": _POSTGRESQL_OPTIONS, "connect_timeout": 5},
+    }
+
+
+def prepare(engine: Engine) -> None:
+    """Attach what every connection of this engine needs; idempotent."""
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", _prepare_sqlite):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Another writer was in the way: nothing was committed, trying again may succeed."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return (getattr(error.orig, "sqlite_errorname", None) or "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+    return getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
+    journal = "WAL" if sqlite3.sqlite_version_info >= (3, 51, 3) else "TRUNCATE"
+    for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

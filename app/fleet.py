@@ -1,0 +1,42 @@
+"""The daemons: which were seen alive, and what is really installed where they run. Service-info and health read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.models import Daemon
+
+
+def sign_on(session: Session, daemon: Daemon) -> list[str]:
+    """Register a daemon that holds its host's lock; returns the ids of its dead predecessors there, now removed."""
+    dead = list(session.scalars(select(Daemon.id).where(Daemon.host == daemon.host, Daemon.id != daemon.id)))
+    session.execute(delete(Daemon).where(Daemon.id.in_(dead)))
+    session.merge(daemon)
+    return dead
+
+
+def beat(session: Session, daemon_id: str, now: datetime, offers: Mapping[str, Any] | None = None) -> bool:
+    """The daemon lives; `offers` given: what it offers from now on. False where it is not registered."""
+    values: dict[str, Any] = {"last_seen": now} | ({} if offers is None else {"offers": dict(offers)})
+    beaten = session.execute(update(Daemon).where(Daemon.id == daemon_id).values(values))
+    return beaten.rowcount == 1  # type: ignore[attr-defined, no-any-return]
+
+
+def sign_off(session: Session, daemon_id: str) -> None:
+    """The daemon stops in good order."""
+    session.execute(delete(Daemon).where(Daemon.id == daemon_id))
+
+
+def living(session: Session, since: datetime) -> Sequence[Daemon]:
+    """Daemons seen since then, the longest running first."""
+    return session.scalars(select(Daemon).where(Daemon.last_seen >= since).order_by(Daemon.started_at)).all()
+
+
+def last_seen_by_host(session: Session) -> dict[str, datetime]:
+    """When a daemon of each known host was last seen."""
+    return {daemon.host: daemon.last_seen for daemon in session.scalars(select(Daemon).order_by(Daemon.last_seen))}

@@ -1,0 +1,10 @@
+"""All state changes and run queries. Everybody else calls these functions; nobody else assigns `state`.
+
+acceptance   a checked request -> a QUEUED row
+claims       who works on a run now, and when it is due again
+transitions  the state table, guarded in SQL, with one event for every change
+listing      pages, one run, counts
+deletion     rows of ended runs
+
+Functions take an open `Session` inside a transaction that the caller began; they never commit.
+"""

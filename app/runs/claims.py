@@ -1,0 +1,174 @@
+"""Who works on a run now, and when it is due again: one column is queue, lease, poll timer and back-off.
+
+A claim is a token in the row until `due_at`; its holder writes with `WHERE claim = token`. A crashed holder's runs
+become due by themselves. Outsiders only count `hints`, so no wake is lost and no claim is cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, TextClause, case, false, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
+from app.states import TERMINAL
+
+SUSPECT_AFTER = 3
+"""Claims in a row that were never released, after which a run is only claimed alone."""
+
+_UNSYNCED = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who asks: one daemon for one provider, with the token that these claims will carry:
+    `<daemon id>:<number>`, another for every tick."""
+
+    provider: str
+    host: str
+    token: str
+    lease: timedelta
+
+
+def claim_known(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
+    """Due runs that are past QUEUED, oldest due first."""
+    return _claim(session, who, now, limit, IS_KNOWN, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
+
+
+def claim_new(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
+    """Due QUEUED runs, oldest due first."""
+    return _claim(session, who, now, limit, IS_QUEUED, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
+
+
+def claim_suspect(session: Session, who: Claimant, now: datetime) -> WorkflowRun | None:
+    """One due run whose handlers kept dying with it; work on it while nothing else is claimed."""
+    for which in (IS_KNOWN, IS_QUEUED):
+        if found := _claim(session, who, now, 1, which, WorkflowRun.unreleased_claims > SUSPECT_AFTER):
+            return found[0]
+    return None
+
+
+def _claim(
+    session: Session, who: Claimant, now: datetime, limit: int, which: TextClause, suspicion: ColumnElement[bool]
+) -> list[WorkflowRun]:
+    if limit < 1:
+        return []
+    due = (
+        select(WorkflowRun.run_id)
+        .where(
+            which,
+            WorkflowRun.provider_type == who.provider,
+            WorkflowRun.due_at <= now,
+            or_(WorkflowRun.host.is_(None), WorkflowRun.host == who.host),
+            suspicion,
+        )
+        .order_by(WorkflowRun.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # dropped on SQLite, where the one UPDATE is atomic
+        .cte("due")
+    )
+    taken = (
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id.in_(select(due.c.run_id)))
+        .values(
+            due_at=now + who.lease,
+            claim=who.token,
+            hints=0,
+            unreleased_claims=WorkflowRun.unreleased_claims + 1,
+        )
+        .returning(WorkflowRun)
+    )
+    runs = session.scalars(taken, execution_options=_UNSYNCED).all()
+    return sorted(runs, key=lambda run: (run.submitted_at, run.run_id))
+
+
+def renew(
+    session: Session, tokens: Collection[str], run_ids: Sequence[str], now: datetime, lease: timedelta
+) -> set[str]:
+    """Hold these claims for another lease; returns the run ids that are still held, the others are lost."""
+    held = session.scalars(
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.claim.in_(tokens))
+        .values(due_at=now + lease)
+        .returning(WorkflowRun.run_id),
+        execution_options=_UNSYNCED,
+    )
+    return set(held)
+
+
+def release(
+    session: Session,
+    token: str,
+    run_ids: Sequence[str],
+    now: datetime,
+    delay: timedelta,
+    *,
+    observed: bool = False,
+    waiting_for: str | None = None,
+) -> int:
+    """Give the claims back, due after `delay`, or now where a hint came meanwhile. Returns how many were still held.
+
+    `observed`: the provider was just heard of these runs. `waiting_for` is what the run page says meanwhile.
+    """
+    values: dict[str, object] = {
+        "claim": None,
+        "unreleased_claims": 0,
+        "due_at": case((WorkflowRun.hints > 0, now), else_=now + delay),
+        "waiting_for": waiting_for,
+    }
+    if observed:
+        values |= {"observed_at": now, "missing_since": None}
+    released = session.execute(
+        update(WorkflowRun).where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.claim == token).values(values),
+        execution_options=_UNSYNCED,
+    )
+    return int(released.rowcount)  # type: ignore[attr-defined]
+
+
+def release_dead(session: Session, daemon_ids: Iterable[str], now: datetime) -> int:
+    """Make the runs of daemons that are certainly dead due at once. Their unreleased claims stay counted."""
+    theirs = or_(false(), *(WorkflowRun.claim.startswith(f"{dead}:") for dead in daemon_ids))
+    freed = session.execute(
+        update(WorkflowRun).where(theirs).values(claim=None, due_at=now), execution_options=_UNSYNCED
+    )
+    return int(freed.rowcount)  # type: ignore[attr-defined]
+
+
+def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:
+    """Make runs due; a claimed one is due again when its claim is released. Returns the provider types concerned."""
+    woken = session.scalars(
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.state.not_in(TERMINAL))
+        .values(woken_values(now))
+        .returning(WorkflowRun.provider_type),
+        execution_options=_UNSYNCED,
+    )
+    return sorted(set(woken))
+
+
+def woken_values(now: datetime) -> dict[str, object]:
+    """What an outsider sets to wake a run."""
+    return {
+        "hints": WorkflowRun.hints + 1,
+        "due_at": case((WorkflowRun.claim.is_(None), now), else_=WorkflowRun.due_at),
+    }
+
+
+def count_active(session: Session, provider: str, host: str | None) -> int:
+    """Runs past QUEUED and not ended at this provider; on one host where `host` is given."""
+    query = select(func.count()).select_from(WorkflowRun).where(IS_KNOWN, WorkflowRun.provider_type == provider)
+    return session.scalar(query.where(WorkflowRun.host == host) if host else query) or 0
+
+
+def next_due(session: Session, provider: str, host: str) -> datetime | None:
+    """When the next run of this provider is due here; None where none waits."""
+    return session.scalar(
+        select(func.min(WorkflowRun.due_at)).where(
+            WorkflowRun.provider_type == provider,
+            WorkflowRun.due_at.is_not(None),
+            or_(WorkflowRun.host.is_(None), WorkflowRun.host == host),
+        )
+    )

@@ -1,0 +1,28 @@
+"""Rows of ended runs go; their files go later, by a sweep of artifact storage."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.errors import Conflict, NotFound
+from app.models import WorkflowRun
+from app.states import is_terminal
+
+
+def delete_run(session: Session, run_id: str, owner: str | None) -> None:
+    """Remove an ended run with its events, tasks, attachments and tags; its Idempotency-Key is free again.
+
+    Raises NotFound, and Conflict where the run, or a run that it is a step of, has not ended.
+    """
+    run = session.get(WorkflowRun, run_id, with_for_update=True)
+    if run is None or (owner is not None and run.owner != owner):
+        raise NotFound(f"There is no run {run_id!r}.")
+    if not is_terminal(run.state):
+        raise Conflict(f"Run {run_id} is {run.state}. Cancel it, or wait for its end, before deleting it.")
+    if run.parent_id is not None:
+        raise Conflict(f"Run {run_id} is a step of run {run.parent_id}. Delete that run.")
+    for child in session.scalars(select(WorkflowRun.run_id).where(WorkflowRun.parent_id == run_id)):
+        session.execute(update(WorkflowRun).where(WorkflowRun.run_id == child).values(parent_id=None))
+        delete_run(session, child, None)
+    session.execute(delete(WorkflowRun).where(WorkflowRun.run_id == run_id))

@@ -1,0 +1,168 @@
+"""What is stored, read: pages newest first, one run with its parts, counts. Changes nothing.
+
+`owner` is part of every query: None means all owners, and only an administrator's code passes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, func, literal, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.models import Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
+from app.states import TERMINAL, State
+
+_Query = TypeVar("_Query", bound=Select[Any])
+
+Cursor = tuple[datetime, str]
+"""(submitted_at, run_id) of the last run of a page; the next page begins after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs; an empty field filters nothing. `name` may hold `*`."""
+
+    states: tuple[State, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    name: str | None = None
+    workflow_type: str | None = None
+    workflow_url: str | None = None
+    provider: str | None = None
+    user: str | None = None
+    parent: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some runs, and where the next page begins (None at the end)."""
+
+    runs: Sequence[WorkflowRun]
+    next: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunParts:
+    """A run with its history and steps."""
+
+    run: WorkflowRun
+    events: Sequence[RunEvent] = field(default_factory=tuple)
+    tasks: Sequence[TaskLog] = field(default_factory=tuple)
+
+
+def get_run(session: Session, run_id: str, owner: str | None) -> WorkflowRun:
+    """Raises NotFound for an unknown id and for another owner's run alike."""
+    run = session.get(WorkflowRun, run_id)
+    if run is None or (owner is not None and run.owner != owner):
+        raise NotFound(f"There is no run {run_id!r}.")
+    return run
+
+
+def get_state(session: Session, run_id: str, owner: str | None) -> State:
+    """The state alone. Raises NotFound as get_run does."""
+    found = session.execute(
+        select(WorkflowRun.state, WorkflowRun.owner).where(WorkflowRun.run_id == run_id)
+    ).one_or_none()
+    if found is None or (owner is not None and found.owner != owner):
+        raise NotFound(f"There is no run {run_id!r}.")
+    return State(found.state)
+
+
+def get_events(session: Session, run_id: str) -> Sequence[RunEvent]:
+    """The run's history, oldest first."""
+    return session.scalars(select(RunEvent).where(RunEvent.run_id == run_id).order_by(RunEvent.id)).all()
+
+
+def get_tasks(session: Session, run_id: str, after: int = -1, limit: int | None = None) -> Sequence[TaskLog]:
+    """Steps in the order in which they began, from the one after position `after`."""
+    query = select(TaskLog).where(TaskLog.run_id == run_id, TaskLog.position > after).order_by(TaskLog.position)
+    return session.scalars(query.limit(limit)).all()
+
+
+def get_task(session: Session, run_id: str, task_id: str) -> TaskLog:
+    """Raises NotFound."""
+    task = session.get(TaskLog, (run_id, task_id))
+    if task is None:
+        raise NotFound(f"Run {run_id} has no task {task_id!r}.")
+    return task
+
+
+def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
+    """The files of the request, by path."""
+    return session.scalars(select(Attachment).where(Attachment.run_id == run_id).order_by(Attachment.path)).all()
+
+
+def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int, after: Cursor | None = None) -> Page:
+    """A page of runs, newest first."""
+    query = _matching(select(WorkflowRun), owner, which)
+    if after:
+        query = query.where(tuple_(WorkflowRun.submitted_at, WorkflowRun.run_id) < tuple_(literal(after[0]), after[1]))
+    query = query.order_by(WorkflowRun.submitted_at.desc(), WorkflowRun.run_id.desc()).limit(limit + 1)
+    runs = session.scalars(query).all()
+    more = len(runs) > limit
+    return Page(runs[:limit], (runs[limit - 1].submitted_at, runs[limit - 1].run_id) if more else None)
+
+
+def count_runs(session: Session, owner: str | None, which: RunFilter, ceiling: int = 10_000) -> int:
+    """How many runs match, at most `ceiling`."""
+    some = _matching(select(literal(1)).select_from(WorkflowRun), owner, which).limit(ceiling).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def count_by_state(session: Session, owner: str | None) -> dict[State, int]:
+    """How many runs there are in each state, zeros included."""
+    query = select(WorkflowRun.state, func.count()).group_by(WorkflowRun.state)
+    if owner is not None:
+        query = query.where(WorkflowRun.owner == owner)
+    found = {State(state): count for state, count in session.execute(query)}
+    return {state: found.get(state, 0) for state in State}
+
+
+def known_runs(session: Session, run_ids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Of these run ids: those stored and not ended, and all that are stored."""
+    rows = session.execute(
+        select(WorkflowRun.run_id, WorkflowRun.state).where(WorkflowRun.run_id.in_(list(run_ids)))
+    ).all()
+    return frozenset(row.run_id for row in rows if row.state not in TERMINAL), frozenset(row.run_id for row in rows)
+
+
+def stored_blobs(session: Session, hashes: Iterable[str]) -> frozenset[str]:
+    """Of these content hashes: those that an attachment of any run still has."""
+    found = session.scalars(select(Attachment.sha256).where(Attachment.sha256.in_(list(hashes))).distinct())
+    return frozenset(found)
+
+
+def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
+    equal = {
+        WorkflowRun.owner: owner,
+        WorkflowRun.workflow_type: which.workflow_type,
+        WorkflowRun.workflow_url: which.workflow_url,
+        WorkflowRun.provider_type: which.provider,
+        WorkflowRun.parent_id: which.parent,
+    }
+    query = query.where(*(column == value for column, value in equal.items() if value is not None))
+    if which.user is not None:
+        query = query.where(WorkflowRun.owner == which.user)
+    if which.states:
+        query = query.where(WorkflowRun.state.in_(which.states))
+    if which.name is not None:
+        query = query.where(WorkflowRun.name.like(_like(which.name), escape="\\"))
+    if which.since is not None:
+        query = query.where(WorkflowRun.submitted_at >= which.since)
+    if which.until is not None:
+        query = query.where(WorkflowRun.submitted_at < which.until)
+    for key, value in which.tags:
+        tagged = select(RunTag.run_id).where(RunTag.key == key, RunTag.value == value)
+        query = query.where(WorkflowRun.run_id.in_(tagged))
+    return query
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")

@@ -1,0 +1,199 @@
+"""The state table at work: every move is one guarded UPDATE and one event, in one transaction.
+
+A daemon writes only where the row still has the state it saw and the claim it holds; a late writer changes nothing and
+is told so by False.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.models import RunEvent, TaskLog, WorkflowRun
+from app.runs.claims import woken_values
+from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal, may_move
+
+log = logging.getLogger(__name__)
+
+_UNSYNCED = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All that is written together with a terminal state."""
+
+    state: State
+    note: str
+    reason: str | None = None  # machine-readable; required for SYSTEM_ERROR
+    exit_code: int | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    outputs: Mapping[str, Any] | None = None
+    tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)  # columns of TaskLog but run_id and position
+    values: Mapping[str, Any] = field(default_factory=dict)  # further columns of the run
+
+
+def add_event(session: Session, run_id: str, now: datetime, by: str, note: str) -> None:
+    """Record a notable fact that changes no state."""
+    session.execute(insert(RunEvent).values(run_id=run_id, at=now, by=by, note=note))
+
+
+def move(
+    session: Session, run: WorkflowRun, to: State, now: datetime, *, by: str, note: str | None = None, **values: Any
+) -> bool:
+    """A daemon moves the run that it claimed from the state it saw to a state that is not the end.
+
+    `run` is the row as it was claimed; on success it is brought up to date.
+    """
+    if not may_move(Actor.DAEMON, run.state, to) or is_terminal(to):
+        log.warning("refused move", extra={"run_id": run.run_id, "from": run.state, "to": to})
+        return False
+    seen = _seen_by_holder(run)
+    moved = session.execute(update(WorkflowRun).where(*seen).values(state=to, **values), execution_options=_UNSYNCED)
+    if moved.rowcount != 1:  # type: ignore[attr-defined]
+        return False
+    _add_change(session, run.run_id, now, run.state, to, by, note)
+    for name, value in {"state": to, **values}.items():
+        setattr(run, name, value)
+    return True
+
+
+def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: str) -> bool:
+    """A daemon ends the run that it claimed, with everything that an end brings, and wakes its parent."""
+    if not may_move(Actor.DAEMON, run.state, end.state):
+        log.warning("refused end", extra={"run_id": run.run_id, "from": run.state, "to": end.state})
+        return False
+    _wake_parent(session, run.parent_id, now)
+    values = _end_values(run, end, now)
+    ended = session.execute(
+        update(WorkflowRun).where(*_seen_by_holder(run)).values(values), execution_options=_UNSYNCED
+    )
+    if ended.rowcount != 1:  # type: ignore[attr-defined]
+        return False
+    replace_tasks(session, run.run_id, end.tasks)
+    words = f"{end.reason}: {end.note}" if end.reason else end.note
+    _add_change(session, run.run_id, now, run.state, end.state, by, words)
+    return True
+
+
+def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Actor = Actor.USER) -> None:
+    """A user or a parent ends an unstarted run at once and asks for the end of a started one; else nothing happens."""
+    row = session.execute(
+        select(WorkflowRun.state, WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id).with_for_update()
+    ).one_or_none()
+    if row is None or is_terminal(row.state) or row.state == State.CANCELING:
+        return
+    to = State.CANCELED if row.state == State.QUEUED else State.CANCELING
+    if not may_move(actor, row.state, to):
+        return
+    values = _over(now) | {"end_time": now} if to == State.CANCELED else woken_values(now)
+    session.execute(
+        update(WorkflowRun).where(WorkflowRun.run_id == run_id).values({"state": to, **values}),
+        execution_options=_UNSYNCED,
+    )
+    _add_change(session, run_id, now, row.state, to, by, "cancel requested")
+    if to == State.CANCELED:
+        _wake_parent(session, row.parent_id, now)
+
+
+def record_provider_id(
+    session: Session, run_id: str, provider_id: str, now: datetime, *, by: str, **values: Any
+) -> str | None:
+    """The first id wins, whoever holds the claim. Returns the id that the run has now; None where the run has ended
+    without one: then, and where it is another id, the caller owes the provider a cancel of `provider_id`.
+
+    Raises IntegrityError where another run has this id.
+    """
+    first = session.execute(
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id == run_id, WorkflowRun.provider_id.is_(None), WorkflowRun.state.not_in(TERMINAL))
+        .values(provider_id=provider_id, processed_at=now, failures=0, **values),
+        execution_options=_UNSYNCED,
+    )
+    if first.rowcount == 1:  # type: ignore[attr-defined]
+        add_event(session, run_id, now, by, f"accepted by the provider as {provider_id}")
+        return provider_id
+    known = session.scalar(select(WorkflowRun.provider_id).where(WorkflowRun.run_id == run_id))
+    if known != provider_id:
+        add_event(session, run_id, now, by, f"a second provider run {provider_id} was found and is being cancelled")
+    return known
+
+
+def note_run(session: Session, run: WorkflowRun, **values: Any) -> bool:
+    """Write columns other than `state` of a claimed run; False where the claim is lost."""
+    noted = session.execute(
+        update(WorkflowRun).where(WorkflowRun.run_id == run.run_id, WorkflowRun.claim == run.claim).values(values),
+        execution_options=_UNSYNCED,
+    )
+    if noted.rowcount != 1:  # type: ignore[attr-defined]
+        return False
+    for name, value in values.items():
+        setattr(run, name, value)
+    return True
+
+
+def want_logs(session: Session, run_id: str, now: datetime, before: datetime) -> bool:
+    """Somebody watches this run's log: say so and wake it, unless that was said after `before`. True where said now."""
+    wanted = session.execute(
+        update(WorkflowRun)
+        .where(
+            WorkflowRun.run_id == run_id,
+            WorkflowRun.state.in_(CANCELABLE_REMOTELY | {State.CANCELING}),
+            (WorkflowRun.log_wanted_at.is_(None)) | (WorkflowRun.log_wanted_at < before),
+        )
+        .values(log_wanted_at=now, **woken_values(now)),
+        execution_options=_UNSYNCED,
+    )
+    return wanted.rowcount == 1  # type: ignore[attr-defined, no-any-return]
+
+
+def replace_tasks(session: Session, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
+    """The provider's present list of steps, in its order."""
+    session.execute(delete(TaskLog).where(TaskLog.run_id == run_id), execution_options=_UNSYNCED)
+    if tasks:
+        session.execute(
+            insert(TaskLog), [{**task, "run_id": run_id, "position": place} for place, task in enumerate(tasks)]
+        )
+
+
+def _seen_by_holder(run: WorkflowRun) -> tuple[ColumnElement[bool], ...]:
+    return (WorkflowRun.run_id == run.run_id, WorkflowRun.state == run.state, WorkflowRun.claim == run.claim)
+
+
+def _over(now: datetime) -> dict[str, Any]:
+    return {"due_at": None, "claim": None, "hints": 0, "unreleased_claims": 0, "waiting_for": None, "observed_at": now}
+
+
+def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
+    return {
+        **_over(now),
+        "state": end.state,
+        "start_time": end.start_time or run.start_time,
+        "end_time": end.end_time or now,
+        "exit_code": end.exit_code,
+        "outputs": dict(end.outputs) if end.outputs is not None else None,
+        "error_message": None if end.state in (State.COMPLETE, State.CANCELED) else end.note,
+        **end.values,
+    }
+
+
+def _wake_parent(session: Session, parent_id: str | None, now: datetime) -> None:
+    if parent_id:
+        session.execute(
+            update(WorkflowRun)
+            .where(WorkflowRun.run_id == parent_id, WorkflowRun.state.not_in(TERMINAL))
+            .values(woken_values(now)),
+            execution_options=_UNSYNCED,
+        )
+
+
+def _add_change(
+    session: Session, run_id: str, now: datetime, start: State, to: State, by: str, note: str | None
+) -> None:
+    session.execute(insert(RunEvent).values(run_id=run_id, at=now, from_state=start, to_state=to, by=by, note=note))
