@@ -100,7 +100,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A step that the provider reports. `task_id` is stable for the life of the run and unique in it: [A-Za-z0-9._-]+."""
+    """A step that the provider reports. `task_id` is stable for the life of the run, unique in it, [A-Za-z0-9._-]+."""
 
     task_id: str
     name: str

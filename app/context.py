@@ -1,0 +1,36 @@
+"""What a request needs of the process that serves it: settings, database, artifact storage, hints and the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flask import current_app
+
+from app.artifacts import ArtifactStorage
+from app.database import Database
+from app.hints import Hinter
+from config import Settings
+
+
+def utc_now() -> datetime:
+    """The clock; tests pass their own."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One for each application, kept in `app.extensions["wes"]`."""
+
+    settings: Settings
+    database: Database
+    storage: ArtifactStorage
+    hinter: Hinter
+    now: Callable[[], datetime] = utc_now
+
+
+def current() -> Context:
+    """The context of the application that serves this request."""
+    context: Context = current_app.extensions["wes"]
+    return context

@@ -1,0 +1,33 @@
+"""Runs Alembic on the application's engine. `flask --app application db upgrade` comes here."""
+
+from alembic import context
+from flask import current_app
+
+from app.database import UtcDateTime
+
+
+def render(kind, item, autogen_context):
+    """Migrations stand on their own: they name SQLAlchemy's types, not ours."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+migrate = current_app.extensions["migrate"]
+arguments = {"render_item": render, **migrate.configure_args}
+
+if context.is_offline_mode():
+    context.configure(
+        url=current_app.extensions["wes"].settings.database_url,
+        target_metadata=migrate.db.metadata,
+        literal_binds=True,
+        **arguments,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with current_app.extensions["wes"].database.engine.connect() as connection:
+        context.configure(connection=connection, target_metadata=migrate.db.metadata, **arguments)
+        with context.begin_transaction():
+            context.run_migrations()
+        connection.commit()
