@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     port: int = Field(5000, ge=0, le=65535)
     workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 2)), ge=1, le=64)
     data_dir: Path = Path("var")
+    artifacts_dir: Path | None = None
     database_uri: str = ""
     secret_key: str = ""
     public_url: str = ""
@@ -89,7 +90,9 @@ class Settings(BaseSettings):
     local_cancel_grace_seconds: float = Field(5, ge=0, le=3600)
     local_container_runtime: Literal["auto", "none", "docker", "podman", "singularity", "apptainer"] = "auto"
 
-    @field_validator("allowed_hosts", "allowed_origins", "file_roots", "fetch_private_hosts", "providers", mode="before")
+    @field_validator(
+        "allowed_hosts", "allowed_origins", "file_roots", "fetch_private_hosts", "providers", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
@@ -99,10 +102,10 @@ class Settings(BaseSettings):
     def _lower(cls, value: str) -> str:
         return value.strip().lower()
 
-    @field_validator("data_dir", mode="after")
+    @field_validator("data_dir", "artifacts_dir", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @model_validator(mode="after")
     def _loopback_without_authentication(self) -> Settings:
@@ -139,6 +142,11 @@ class Settings(BaseSettings):
         """DATABASE_URI, or the SQLite file in DATA_DIR."""
         return self.database_uri or f"sqlite:///{self.data_dir / 'wes.sqlite'}"
 
+    @property
+    def artifacts_root(self) -> Path:
+        """ARTIFACTS_DIR, or `artifacts` in DATA_DIR: what the API and all daemons of a database must share."""
+        return self.artifacts_dir or self.data_dir / "artifacts"
+
     def signing_key(self) -> str:
         """SECRET_KEY, or one made once in DATA_DIR and readable by its owner only."""
         return self.secret_key or _kept_secret(self.data_dir / "secret_key")
@@ -149,7 +157,9 @@ def _contradicting_aliases() -> list[str]:
     problems = []
     for field in Settings.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
-            given = {str(name): os.environ[str(name)] for name in field.validation_alias.choices if os.environ.get(str(name))}
+            given = {
+                str(name): os.environ[str(name)] for name in field.validation_alias.choices if os.environ.get(str(name))
+            }
             if len(set(given.values())) > 1:
                 problems.append("Two names for one setting differ: " + ", ".join(f"{k}={v}" for k, v in given.items()))
     return problems

@@ -28,6 +28,6 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fla
         database = Database(db.engine)
     hint_url = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
     hinter = Hinter(hint_url, settings.daemon_notification_secret)
-    storage = DirectoryStorage(settings.data_dir / "artifacts")
+    storage = DirectoryStorage(settings.artifacts_root)
     app.extensions["wes"] = Context(settings, database, storage, hinter, now)
     return app

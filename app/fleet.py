@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.models import Daemon
@@ -27,16 +27,17 @@ def beat(session: Session, daemon_id: str, now: datetime, offers: Mapping[str, A
     return beaten.rowcount == 1  # type: ignore[attr-defined, no-any-return]
 
 
-def sign_off(session: Session, daemon_id: str) -> None:
-    """The daemon stops in good order."""
-    session.execute(delete(Daemon).where(Daemon.id == daemon_id))
+def sign_off(session: Session, daemon_id: str, now: datetime) -> None:
+    """The daemon stops in good order; its row stays, so that its host is known and missed."""
+    session.execute(update(Daemon).where(Daemon.id == daemon_id).values(stopped_at=now, last_seen=now))
 
 
 def living(session: Session, since: datetime) -> Sequence[Daemon]:
-    """Daemons seen since then, the longest running first."""
-    return session.scalars(select(Daemon).where(Daemon.last_seen >= since).order_by(Daemon.started_at)).all()
+    """Daemons seen since then that have not stopped, the longest running first."""
+    alive = (Daemon.last_seen >= since, Daemon.stopped_at.is_(None))
+    return session.scalars(select(Daemon).where(*alive).order_by(Daemon.started_at)).all()
 
 
-def last_seen_by_host(session: Session) -> dict[str, datetime]:
-    """When a daemon of each known host was last seen."""
-    return {daemon.host: daemon.last_seen for daemon in session.scalars(select(Daemon).order_by(Daemon.last_seen))}
+def lost_hosts(session: Session, before: datetime) -> list[str]:
+    """Hosts on which no daemon has been seen since then."""
+    return list(session.scalars(select(Daemon.host).group_by(Daemon.host).having(func.max(Daemon.last_seen) < before)))

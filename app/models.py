@@ -202,4 +202,5 @@ class Daemon(Base):
     version: Mapped[str] = mapped_column(String(64))
     started_at: Mapped[datetime]
     last_seen: Mapped[datetime]
+    stopped_at: Mapped[datetime | None]  # it stopped in good order
     offers: Mapped[dict[str, Any]]  # provider -> {"engines": […], "capabilities": {…}, "problem": str | None}

@@ -85,6 +85,26 @@ def _claim(
     return sorted(runs, key=lambda run: (run.submitted_at, run.run_id))
 
 
+def claim_lost(
+    session: Session, token: str, hosts: Sequence[str], now: datetime, lease: timedelta
+) -> list[WorkflowRun]:
+    """Runs past QUEUED whose host is gone for good, to be ended by whoever claims them; at most 100."""
+    lost = (
+        select(WorkflowRun.run_id)
+        .where(IS_KNOWN, WorkflowRun.host.in_(hosts), WorkflowRun.due_at <= now)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+        .cte("lost")
+    )
+    taken = (
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id.in_(select(lost.c.run_id)))
+        .values(due_at=now + lease, claim=token)
+        .returning(WorkflowRun)
+    )
+    return list(session.scalars(taken, execution_options=_UNSYNCED))
+
+
 def renew(
     session: Session, tokens: Collection[str], run_ids: Sequence[str], now: datetime, lease: timedelta
 ) -> set[str]:
@@ -120,7 +140,7 @@ def release(
         "waiting_for": waiting_for,
     }
     if observed:
-        values |= {"observed_at": now, "missing_since": None}
+        values |= {"observed_at": now, "missing_since": None, "failures": 0}
     released = session.execute(
         update(WorkflowRun).where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.claim == token).values(values),
         execution_options=_UNSYNCED,
@@ -164,11 +184,11 @@ def count_active(session: Session, provider: str, host: str | None) -> int:
 
 
 def next_due(session: Session, provider: str, host: str) -> datetime | None:
-    """When the next run of this provider is due here; None where none waits."""
+    """When the next run past QUEUED of this provider is due here; None where there is none."""
     return session.scalar(
         select(func.min(WorkflowRun.due_at)).where(
+            IS_KNOWN,
             WorkflowRun.provider_type == provider,
-            WorkflowRun.due_at.is_not(None),
             or_(WorkflowRun.host.is_(None), WorkflowRun.host == host),
         )
     )

@@ -140,10 +140,11 @@ class WorkflowProviderInterface(ABC):
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
-    status_interval_seconds: float = 30.0  # how long an unchanged run waits for its next look
+    status_interval_seconds: float = 30.0  # see seconds_to_next_look
     submit_timeout_seconds: float = 60.0  # after this plus the grace, `Absent` may be believed
     visibility_grace_seconds: float = 0.0
     max_active: int | None = None  # runs past QUEUED at once, per host where host_bound; None: no limit
+    outputs_tries: int = 1  # definite refusals of get_outputs before the run is given up: cloud permissions may heal
 
     def prepare_request(self, run: Submission) -> dict[str, Any]:
         """The exact JSON that `submit_workflow` will send, stored before it is sent so that a replay is identical.
@@ -169,6 +170,10 @@ class WorkflowProviderInterface(ABC):
     @abstractmethod
     def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
         """The statuses of many runs in as few calls as the provider allows; a missing id means "not seen now"."""
+
+    def seconds_to_next_look(self, state: State, running_seconds: float) -> float:
+        """How long an unchanged run waits; may depend on its state and on how long it has been running."""
+        return self.status_interval_seconds
 
     def get_workflow_status(self, provider_id: str) -> Status | None:
         """One careful look; None where the provider definitely does not know the id."""
