@@ -93,6 +93,12 @@ def get_task(session: Session, run_id: str, task_id: str) -> TaskLog:
     return task
 
 
+def get_failed_task(session: Session, run_id: str) -> TaskLog | None:
+    """The first step that ended with an exit code other than 0."""
+    failed = (TaskLog.run_id == run_id, TaskLog.exit_code.is_not(None), TaskLog.exit_code != 0)
+    return session.scalars(select(TaskLog).where(*failed).order_by(TaskLog.position).limit(1)).first()
+
+
 def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
     """The files of the request, by path."""
     return session.scalars(select(Attachment).where(Attachment.run_id == run_id).order_by(Attachment.path)).all()
@@ -107,6 +113,17 @@ def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int,
     runs = session.scalars(query).all()
     more = len(runs) > limit
     return Page(runs[:limit], (runs[limit - 1].submitted_at, runs[limit - 1].run_id) if more else None)
+
+
+def list_newer(session: Session, owner: str | None, which: RunFilter, limit: int, before: Cursor) -> Page:
+    """The page that ends just before `before`, newest first; `next` is where still newer runs are (None: these are the
+    newest)."""
+    query = _matching(select(WorkflowRun), owner, which)
+    query = query.where(tuple_(WorkflowRun.submitted_at, WorkflowRun.run_id) > tuple_(literal(before[0]), before[1]))
+    runs = session.scalars(query.order_by(WorkflowRun.submitted_at, WorkflowRun.run_id).limit(limit + 1)).all()
+    more = len(runs) > limit
+    page = runs[:limit][::-1]
+    return Page(page, (page[0].submitted_at, page[0].run_id) if more else None)
 
 
 def count_runs(session: Session, owner: str | None, which: RunFilter, ceiling: int = 10_000) -> int:
