@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     allowed_origins: Words = ()
     wes_api_url: str = "http://localhost:5000/ga4gh/wes/v1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
 
     # Service-info
     service_id: str = "org.example.wes"

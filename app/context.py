@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flask import current_app
 
 from app.artifacts import ArtifactStorage
+from app.clock import utc_now
 from app.database import Database
 from app.hints import Hinter
 from config import Settings
-
-
-def utc_now() -> datetime:
-    """The clock; tests pass their own."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from datetime import datetime
 from flask import Flask
 
 from app.artifacts import DirectoryStorage
-from app.context import Context, utc_now
+from app.clock import utc_now
+from app.context import Context
 from app.database import Database, engine_options, prepare
 from app.extensions import db, migrate
 from app.hints import Hinter

@@ -43,12 +43,11 @@ def claim_new(session: Session, who: Claimant, now: datetime, limit: int) -> lis
     return _claim(session, who, now, limit, IS_QUEUED, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
 
 
-def claim_suspect(session: Session, who: Claimant, now: datetime) -> WorkflowRun | None:
-    """One due run whose handlers kept dying with it; work on it while nothing else is claimed."""
-    for which in (IS_KNOWN, IS_QUEUED):
-        if found := _claim(session, who, now, 1, which, WorkflowRun.unreleased_claims > SUSPECT_AFTER):
-            return found[0]
-    return None
+def claim_suspect(session: Session, who: Claimant, now: datetime, limit: int = 1) -> list[WorkflowRun]:
+    """Due runs whose handlers kept dying with them; work on one while nothing else is claimed."""
+    suspicious = WorkflowRun.unreleased_claims > SUSPECT_AFTER
+    known = _claim(session, who, now, limit, IS_KNOWN, suspicious)
+    return known or _claim(session, who, now, limit, IS_QUEUED, suspicious)
 
 
 def _claim(

@@ -1,0 +1,373 @@
+"""The daemon: one loop for each provider claims due runs and hands each to a handler. Safe beside any number of others.
+
+while not stopping: delay = tick(); wait(delay or until woken)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app import fleet
+from app.artifacts import ArtifactStorage
+from app.daemon.handling import Policy, RunHandler
+from app.daemon.holds import ClaimLost, Holds
+from app.daemon.patience import Breaker, backoff_seconds
+from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.database import Database
+from app.errors import ProviderError
+from app.models import Daemon, WorkflowRun
+from app.runs import claims, listing, transitions
+from app.runs.claims import SUSPECT_AFTER, Claimant
+from app.runs.transitions import End
+from app.states import State
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Known runs claimed at once: one bulk question to the provider."""
+IN_HAND_SECONDS = 1.0
+SWEEP_SECONDS = 3600.0
+HOUSEKEEPING_SECONDS = 60.0
+
+
+Claim = Callable[[Session, Claimant, datetime, int], list[WorkflowRun]]
+
+
+class ProviderLoop:
+    """Everything one daemon does for one provider. `tick` may be called by a test with its own clock."""
+
+    def __init__(
+        self,
+        provider: WorkflowProviderInterface,
+        database: Database,
+        storage: ArtifactStorage,
+        holds: Holds,
+        *,
+        daemon_id: str,
+        host: str,
+        now: Callable[[], datetime],
+        poll_seconds: float = 10.0,
+        workers: int = 10,
+        policy: Policy | None = None,
+    ) -> None:
+        self.provider, self.breaker = provider, Breaker()
+        self._database, self._holds, self._now = database, holds, now
+        self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
+        self._handler = RunHandler(provider, database, storage, holds, self.breaker, host, now, policy or Policy())
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
+        self._ticks = count(1)
+        self._busy: set[Future[None]] = set()
+        self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
+        self._submitting: set[str] = set()
+        self._woken, self._stopping = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        """Tick until `stop`; a tick that fails (the database is away, say) is tried again after a while."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                delay, failures = self.tick(), 0
+            except Exception:
+                failures += 1
+                delay = min(self._poll_seconds, backoff_seconds(failures))
+                log.exception("a tick failed", extra={"provider": self.provider.name, "again_in": round(delay, 1)})
+            self._woken.wait(delay)
+
+    def wake(self) -> None:
+        """Tick again now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Claim no more and finish the steps that are under way."""
+        self._stopping.set()
+        self._woken.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def tick(self) -> float:
+        """Claim what is due and set it moving. Returns how many seconds nothing will be due; 0 to go on at once."""
+        if (closed := self.breaker.seconds_open()) > 0:
+            return min(closed, self._poll_seconds)
+        who = Claimant(self.provider.name, self._host, f"{self._daemon_id}:{next(self._ticks)}", self._holds.lease)
+        if not self._busy and (suspects := self._claim(claims.claim_suspect, who, 1)):
+            self._watch_closely(suspects[0])
+            return 0.0
+        known = self._claim(claims.claim_known, who, BATCH)
+        self._look_after([run for run in known if run.provider_id is not None])
+        for run in known:
+            if run.provider_id is None:
+                self._spawn(run, self._handler.settle)
+        for run in self._claim(claims.claim_new, who, self._room()):
+            self._submitting.add(run.run_id)
+            self._spawn(run, self._handler.submit)
+        return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
+
+    def settle_all(self) -> None:
+        """Wait until every step that was handed to the pool has ended."""
+        while self._busy:
+            for future in list(self._busy):
+                future.result()
+
+    def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
+        """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
+        runs = self._database.transact(lambda session: claim(session, who, self._now(), limit))
+        self._holds.add(run for run in runs if run.run_id not in self._in_hand)
+        if in_hand := [run for run in runs if run.run_id in self._in_hand]:
+            self._postpone(in_hand, IN_HAND_SECONDS)
+        return [run for run in runs if run not in in_hand]
+
+    def _room(self) -> int:
+        """How many more runs may be submitted now."""
+        free = self._workers - len(self._busy)
+        if free <= 0 or self.provider.max_active is None:
+            return max(free, 0)
+        host = self._host if self.provider.capabilities.host_bound else None
+        with self._database.reading() as session:
+            active = claims.count_active(session, self.provider.name, host)
+        return max(0, min(free, self.provider.max_active - active - len(self._submitting)))
+
+    def _seconds_to_next_due(self) -> float:
+        with self._database.reading() as session:
+            due = claims.next_due(session, self.provider.name, self._host)
+        if due is None:
+            return self._poll_seconds
+        return min(self._poll_seconds, max(0.01, (due - self._now()).total_seconds()))
+
+    def _look_after(self, runs: list[WorkflowRun]) -> None:
+        """One bulk question; what changed goes to a handler, the rest is postponed in a few statements."""
+        if not runs:
+            return
+        try:
+            statuses = self.provider.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
+        except ProviderError as error:
+            self._leave_alone(runs, error)
+            return
+        self.breaker.succeeded()
+        quiet: dict[float, list[WorkflowRun]] = {}
+        for run in runs:
+            status = statuses.get(run.provider_id or "")
+            if status is None:
+                self._spawn(run, self._handler.miss)
+            elif self._handler.asks_for_work(run, status):
+                self._spawn(run, partial(self._handler.follow, status=status))
+            else:
+                quiet.setdefault(self._handler.seconds_to_next_look(run), []).append(run)
+        for delay, unchanged in quiet.items():
+            self._postpone(unchanged, delay, observed=True)
+
+    def _leave_alone(self, runs: list[WorkflowRun], error: ProviderError) -> None:
+        """The provider did not answer: nothing is known, so nothing changes but when to ask again."""
+        retry_after = getattr(error, "retry_after", None)
+        self.breaker.failed(str(error), retry_after)
+        log.warning("no statuses", extra={"provider": self.provider.name, "error": str(error), "runs": len(runs)})
+        delay = backoff_seconds(max(run.failures for run in runs) + 2, retry_after)
+        self._postpone(runs, delay, waiting_for=f"{self.provider.name} does not answer: {error}")
+
+    def _postpone(
+        self, runs: list[WorkflowRun], delay: float, *, observed: bool = False, waiting_for: str | None = None
+    ) -> None:
+        token, run_ids = runs[0].claim or "", [run.run_id for run in runs]
+        self._holds.drop(runs)
+        self._database.transact(
+            lambda session: claims.release(
+                session,
+                token,
+                run_ids,
+                self._now(),
+                timedelta(seconds=delay),
+                observed=observed,
+                waiting_for=waiting_for,
+            )
+        )
+
+    def _watch_closely(self, run: WorkflowRun) -> None:
+        """A run with which handlers kept dying: nothing else is in hand now. Dying again with it is its end."""
+        self._holds.add([run])
+        if run.unreleased_claims > SUSPECT_AFTER + 2:
+            words = f"Whoever worked on this run died {run.unreleased_claims - 1} times in a row."
+            end = End(State.SYSTEM_ERROR, words, "poison")
+            self._database.transact(lambda session: transitions.finish(session, run, end, self._now(), by="daemon"))
+            self._holds.drop([run])
+        elif run.state == State.QUEUED:
+            self._handle(run, self._handler.submit)
+        else:
+            self._handle(run, self._handler.settle if run.provider_id is None else self._handler.miss)
+
+    def _spawn(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+        self._in_hand.add(run.run_id)
+        future = self._pool.submit(self._handle, run, work)
+        self._busy.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[None]) -> None:
+        self._busy.discard(future)
+        self.wake()
+
+    def _handle(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+        """Do one run's work; whatever it raises, the run comes back."""
+        try:
+            self._holds.check(run)
+            work(run)
+        except ClaimLost:
+            log.info("a claim was lost", extra={"run_id": run.run_id})
+        except DBAPIError:
+            log.exception("the database failed; the lease brings the run back", extra={"run_id": run.run_id})
+        except Exception as error:
+            try:
+                self._handler.fail(run, error)
+            except Exception:
+                log.exception("the lease brings the run back", extra={"run_id": run.run_id})
+        finally:
+            self._holds.drop([run])
+            self._in_hand.discard(run.run_id)
+            self._submitting.discard(run.run_id)
+
+
+class WorkflowDaemon:
+    """The loops, and what they share: leases, the sign of life, hints, housekeeping."""
+
+    def __init__(
+        self,
+        providers: Sequence[WorkflowProviderInterface],
+        database: Database,
+        storage: ArtifactStorage,
+        *,
+        identity: Daemon,
+        now: Callable[[], datetime],
+        lease_seconds: float = 60.0,
+        poll_seconds: float = 10.0,
+        workers: int = 10,
+        host_lost_after: float = 86_400.0,
+        policy: Policy | None = None,
+    ) -> None:
+        self._database, self._storage, self._identity, self._now = database, storage, identity, now
+        self._host_lost_after = timedelta(seconds=host_lost_after)
+        self._holds = Holds(database, timedelta(seconds=lease_seconds), now)
+        self.loops = [
+            ProviderLoop(
+                provider,
+                database,
+                storage,
+                self._holds,
+                daemon_id=identity.id,
+                host=identity.host,
+                now=now,
+                poll_seconds=poll_seconds,
+                workers=workers,
+                policy=policy,
+            )
+            for provider in providers
+        ]
+        self._beat_seconds = min(lease_seconds / 3, 10.0)
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=loop.run, name=f"{loop.provider.name}-loop") for loop in self.loops]
+        self._threads += [
+            threading.Thread(target=self._every, args=(self._beat_seconds, self.beat), name="heart"),
+            threading.Thread(target=self._every, args=(HOUSEKEEPING_SECONDS, self.end_lost_hosts), name="hosts"),
+            threading.Thread(target=self._every, args=(SWEEP_SECONDS, self.sweep), name="sweeper"),
+        ]
+
+    def start(self) -> None:
+        """Sign on, take over from dead predecessors on this host, and begin. The caller holds the host's lock."""
+        self._identity.offers = self._offers()
+        self._database.transact(self._take_over)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish the steps that are under way, give every claim back, sign off."""
+        self._stopping.set()
+        for loop in self.loops:
+            loop.stop()
+        for thread in self._threads:
+            thread.join()
+        now = self._now()
+        self._database.transact(lambda session: claims.release_dead(session, [self._identity.id], now))
+        self._database.transact(lambda session: fleet.sign_off(session, self._identity.id, now))
+
+    def hint(self, run_id: str) -> bool:
+        """Somebody says that this run may be due. False where no such run waits for anything."""
+        woken = self._database.transact(lambda session: claims.hint(session, [run_id], self._now()))
+        for loop in self.loops:
+            if loop.provider.name in woken:
+                loop.wake()
+        return bool(woken)
+
+    def beat(self) -> None:
+        """Renew the leases and show a sign of life, with what is offered now."""
+        self._holds.renew()
+        offers = self._offers()
+        news = offers if offers != self._identity.offers else None
+        self._identity.offers = offers
+        if not self._database.transact(lambda session: fleet.beat(session, self._identity.id, self._now(), news)):
+            self._database.transact(self._take_over)
+
+    def end_lost_hosts(self) -> None:
+        """End the runs of hosts on which no daemon has lived for long."""
+        now = self._now()
+        token = f"{self._identity.id}:lost"
+        with self._database.reading() as session:
+            hosts = fleet.lost_hosts(session, now - self._host_lost_after)
+        if not hosts:
+            return
+        runs = self._database.transact(lambda session: claims.claim_lost(session, token, hosts, now, self._holds.lease))
+        for run in runs:
+            words = f"No daemon has lived on this run's host for {self._host_lost_after}."
+            end = End(State.SYSTEM_ERROR, words, "host_lost")
+            self._database.transact(
+                lambda session, run=run, end=end: transitions.finish(session, run, end, now, by="daemon")  # type: ignore[misc]
+            )
+
+    def sweep(self) -> None:
+        """Remove files that no row names, here and at the providers."""
+        self._storage.sweep(lambda ids: self._known(ids)[1], self._stored_blobs)
+        for loop in self.loops:
+            loop.provider.sweep(self._known)
+
+    def _take_over(self, session: Any) -> None:
+        dead = fleet.sign_on(session, _copy(self._identity))
+        freed = claims.release_dead(session, dead, self._now())
+        if dead:
+            log.info("took over", extra={"from": dead, "runs": freed})
+
+    def _known(self, run_ids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+        with self._database.reading() as session:
+            return listing.known_runs(session, run_ids)
+
+    def _stored_blobs(self, hashes: Iterable[str]) -> frozenset[str]:
+        with self._database.reading() as session:
+            return listing.stored_blobs(session, hashes)
+
+    def _offers(self) -> dict[str, Any]:
+        return {
+            loop.provider.name: {
+                "engines": [asdict(offer) for offer in loop.provider.offers()],
+                "capabilities": asdict(loop.provider.capabilities),
+                "problem": loop.breaker.problem,
+            }
+            for loop in self.loops
+        }
+
+    def _every(self, seconds: float, do: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            try:
+                do()
+            except Exception:
+                log.exception("will be tried again", extra={"what": do.__name__})
+            self._stopping.wait(seconds)
+
+
+def _copy(daemon: Daemon) -> Daemon:
+    columns = ("id", "host", "hostname", "version", "started_at", "last_seen", "offers")
+    return Daemon(**{name: getattr(daemon, name) for name in columns})
