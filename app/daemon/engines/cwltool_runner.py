@@ -314,7 +314,7 @@ def run(
     args = arg_parser().parse_args(own.cwltool)
     record = Record(own.record)
     adopt_orphans()
-    end_on_sigterm(record, Path(args.tmpdir_prefix).parent)
+    end_on_sigterm(record, Path(os.path.dirname(args.tmpdir_prefix)))  # noqa: PTH120 - Path would drop the last slash
     use_bundled_node()
     loading = LoadingContext(vars(args))
     loading.singularity, loading.podman = args.singularity, args.podman

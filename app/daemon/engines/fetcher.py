@@ -104,6 +104,8 @@ class Fetcher:
         host = str(parts.hostname)
         try:
             addresses = self._resolve(host, port)
+        except UnicodeError as error:
+            raise Rejected(f"There is no host {host}.", "workflow_unreachable") from error
         except socket.gaierror as error:
             if error.errno == socket.EAI_NONAME:
                 raise Rejected(f"There is no host {host}.", "workflow_unreachable") from error

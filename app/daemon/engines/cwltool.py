@@ -1,0 +1,146 @@
+"""The cwltool adapter: which requests it takes, how it is started, and what it left behind.
+
+Knows nothing of processes: the provider starts what `launch` says. What is read back is `cwltool_record`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from shutil import which
+from typing import Any, ClassVar
+
+from app.daemon.engines import cwltool_options, cwltool_record
+from app.daemon.engines.cwl_staging import Staging
+from app.daemon.engines.engine_interface import Launch, RunDir, WorkflowEngine
+from app.daemon.engines.environments import EngineEnvironments, Environment
+from app.daemon.engines.fetcher import Fetcher, FetchPolicy, Resolver, system_resolver
+from app.daemon.providers.provider_interface import Submission, Task
+from app.errors import Rejected
+
+RUNNER = Path(__file__).with_name("cwltool_runner.py")
+RESERVED_INPUTS = frozenset({"outputUri", "workflow_id"})
+"""workflow_params that are for other providers."""
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+PROBE_SECONDS = 5
+CONTAINER_ARGUMENTS = {
+    "docker": [],
+    "podman": ["--podman"],
+    "singularity": ["--singularity"],
+    "apptainer": ["--singularity"],
+    "none": ["--no-container"],
+}
+PROBES = {"docker": ["docker", "info"], "podman": ["podman", "info"], "singularity": ["singularity", "--version"]}
+
+
+class CwltoolEngine(WorkflowEngine):
+    """cwltool in the environments below `root`. `container_runtime`: a key of CONTAINER_ARGUMENTS, or `auto`."""
+
+    name: ClassVar[str] = "cwltool"
+    workflow_types: ClassVar[dict[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
+    parameters: ClassVar[tuple[tuple[str, str, str], ...]] = tuple(
+        (option.name, option.type, option.default) for option in cwltool_options.OPTIONS.values()
+    )
+
+    def __init__(
+        self, root: Path, container_runtime: str, policy: FetchPolicy, resolver: Resolver = system_resolver
+    ) -> None:
+        self._environments = EngineEnvironments(root)
+        self._container_runtime = container_runtime
+        self._policy = policy
+        self._resolver = resolver
+        self._probing = threading.Lock()
+
+    def versions(self) -> list[str]:
+        return [environment.version for environment in self._environments.installed(self.name)]
+
+    def check(self, run: Submission) -> None:
+        self._environment(run)
+        cwltool_options.arguments(run.workflow_engine_parameters)
+
+    def stage(self, run: Submission, run_dir: RunDir) -> None:
+        for directory in (run_dir.work, run_dir.outputs, run_dir.record, _home(run_dir)):
+            directory.mkdir(parents=True, exist_ok=True)
+        inputs = {name: value for name, value in run.workflow_params.items() if name not in RESERVED_INPUTS}
+        fetcher = Fetcher(self._policy, self._resolver)
+        process, job = Staging(run_dir.work, _free_name(run), self._policy, fetcher).stage(run.workflow_url, inputs)
+        _staged(run_dir).write_text(json.dumps({"process": process, "inputs": str(job)}))
+
+    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
+        environment = self._environment(run)
+        options = [*self._container_arguments(), *cwltool_options.arguments(run.workflow_engine_parameters)]
+        places = ["--outdir", str(run_dir.outputs), "--tmpdir-prefix", f"{run_dir.tmp}/"]
+        own = ["--record", str(run_dir.record), "--documents", str(run_dir.work), "--"]
+        staged = json.loads(_staged(run_dir).read_text())
+        return Launch(
+            argv=(
+                *(str(environment.python), "-I", str(RUNNER), *own, "--disable-color", "--relax-path-checks"),
+                *(*options, *places, staged["process"], staged["inputs"]),
+            ),
+            environment={
+                "PATH": SYSTEM_PATH,
+                "HOME": str(_home(run_dir)),
+                "TMPDIR": str(run_dir.tmp),
+                "LANG": "C.UTF-8",
+            },
+            shown_cmd=("cwltool", *options, run.workflow_url, "inputs.json"),
+        )
+
+    def outputs(self, run_dir: RunDir) -> dict[str, Any]:
+        return cwltool_record.read_outputs(run_dir)
+
+    def tasks(self, run_dir: RunDir) -> list[Task]:
+        return cwltool_record.read_tasks(run_dir)
+
+    def failure(self, run_dir: RunDir, exit_code: int) -> str:
+        return cwltool_record.explain_failure(run_dir, exit_code)
+
+    def _environment(self, run: Submission) -> Environment:
+        installed = {environment.version: environment for environment in self._environments.installed(self.name)}
+        wanted = run.workflow_engine_version or next(iter(installed), "")
+        if wanted not in installed:
+            there = ", ".join(installed) or "none; `flask engines install cwltool` installs one"
+            raise Rejected(f"cwltool {wanted} is not installed here. Installed: {there}.", "engine_not_installed")
+        return installed[wanted]
+
+    def _container_arguments(self) -> list[str]:
+        """`auto` is settled once, by asking: it may take a few seconds."""
+        with self._probing:
+            if self._container_runtime == "auto":
+                self._container_runtime = next(filter(_works, PROBES), "none")
+        return CONTAINER_ARGUMENTS[self._container_runtime]
+
+
+def _works(runtime: str) -> bool:
+    """Asked as a run would: with the same PATH, and nothing else."""
+    if runtime == "podman" and os.geteuid() == 0:
+        return False  # cwltool maps users in a way that podman only knows without root
+    command = PROBES[runtime]
+    if (executable := which(command[0], path=SYSTEM_PATH)) is None:
+        return False
+    quiet = subprocess.DEVNULL
+    try:
+        done = subprocess.run(
+            [executable, *command[1:]], stdin=quiet, stdout=quiet, stderr=quiet, timeout=PROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _home(run_dir: RunDir) -> Path:
+    return run_dir.tmp / "home"
+
+
+def _staged(run_dir: RunDir) -> Path:
+    return run_dir.record / "staged.json"
+
+
+def _free_name(run: Submission) -> str:
+    """A folder of `work/` that no attachment has."""
+    taken = {attachment.path.split("/")[0].casefold() for attachment in run.attachments}
+    return next(name for number in range(len(taken) + 1) if (name := f".wes{number or ''}") not in taken)
