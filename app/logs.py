@@ -10,7 +10,7 @@ import structlog
 
 def configure(level: str, as_json: bool) -> None:
     """Send everything that is logged through the standard library to stderr in one form. Replaces earlier handlers."""
-    add = [
+    add: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
