@@ -14,9 +14,11 @@ from app.client.errors import Invalid, NotAuthenticated, RunNotFound, Unreachabl
 
 Json = dict[str, Any]
 Auth = AuthBase | tuple[str, str]
+Statuses = frozenset[int]
 
 CONNECT_SECONDS = 10.0
 DEFAULT_PATH = "/ga4gh/wes/v1"
+NONE: Statuses = frozenset()
 _WORDS_BYTES = 64 * 1024
 _TRY_LATER = frozenset({429, 502, 503, 504})
 _KINDS = {401: NotAuthenticated, 403: NotAuthenticated, 404: RunNotFound}
@@ -51,9 +53,10 @@ class _Session(requests.Session):
     """Also takes credentials in other headers than Authorization away when a redirect leaves the server."""
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        super().rebuild_auth(prepared_request, response)
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
         before, after = str(response.request.url), str(prepared_request.url)
-        if isinstance(self.auth, HeaderAuth) and self.should_strip_auth(before, after):
+        leaves = self.should_strip_auth(before, after)  # type: ignore[no-untyped-call]
+        if leaves and isinstance(self.auth, HeaderAuth):
             prepared_request.headers.pop(self.auth.name, None)
 
 
@@ -85,9 +88,7 @@ class Connection:
             raise WesClientError(f"{response.url} answered {kind}, not a JSON object: is this a WES server?")
         return answer
 
-    def open(
-        self, url: str, headers: Mapping[str, str], accept_status: frozenset[int] = frozenset()
-    ) -> requests.Response:
+    def open(self, url: str, headers: Mapping[str, str], accept_status: Statuses = NONE) -> requests.Response:
         """GET a log or an output, to be streamed and closed by the caller; `url` may be relative to the base.
 
         Credentials go to the server's own origin only. Statuses in `accept_status` are not errors.
@@ -104,7 +105,7 @@ class Connection:
         method: str,
         url: str,
         read_seconds: float | None,
-        accept_status: frozenset[int] = frozenset(),
+        accept_status: Statuses = NONE,
         **options: Any,
     ) -> requests.Response:
         """A redirect is followed for GET only: for others it would turn the call into a GET."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,7 +39,8 @@ def files_in(outputs: Any) -> list[Output]:
     found: dict[str, Output] = {}
     for name, value in outputs.items():
         for output in _files(value, str(name)):
-            found[path] = Output(path := _free(output.path, found), output.url, output.size)
+            path = _free(output.path, found)
+            found[path] = replace(output, path=path)
     return list(found.values())
 
 

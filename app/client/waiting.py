@@ -55,6 +55,7 @@ class Watch:
     patience: float = PATIENCE_SECONDS
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    on_outage: Callable[[Unreachable], None] = lambda _: None
     _holds: bool = True
 
     def statuses(self) -> Iterator[Json]:
@@ -72,6 +73,7 @@ class Watch:
             except Unreachable as error:
                 if self.clock() - answered > self.patience:
                     raise
+                self.on_outage(error)
                 pause = max(pause, min(error.retry_after or 0, self.pace.longest))
             else:
                 yield status

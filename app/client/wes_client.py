@@ -1,11 +1,12 @@
 """WesClient: every call of WES 1.1, and our additions, as methods. Works against any WES server.
 
-What it raises is in `app.client.errors`. Nothing else of this project is imported: not the server's parts, not its settings.
+What it raises is in `app.client.errors`. It imports nothing of this project but `app.client`.
 """
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,7 @@ class RunRequest(TypedDict, total=False):
 
 
 class WesClient:
-    """A WES server. `token` is a bearer token; `auth` anything that requests takes. `timeout` in seconds, for one answer."""
+    """A WES server. `token`: a bearer token; `auth`: anything requests takes; `timeout`: seconds for one answer."""
 
     def __init__(
         self, base_url: str = DEFAULT_URL, token: str | None = None, auth: Auth | None = None, timeout: float = 30.0
@@ -117,10 +118,7 @@ class WesClient:
 
     def wait_for_run_completion(self, run_id: str, timeout: float | None = None) -> Json:
         """The status in its end state. Survives restarts of the server. Raises TimeoutError after `timeout` seconds."""
-        status: Json = {}
-        for status in Watch(self, run_id, timeout).statuses():
-            pass
-        return status
+        return deque(Watch(self, run_id, timeout).statuses(), maxlen=1).pop()
 
     def find_log(self, run_id: str, stream: str = "stdout", task_id: str | None = None) -> str:
         """The address of a run's or a task's `stdout` or `stderr`, `""` while there is none. It may change later."""
