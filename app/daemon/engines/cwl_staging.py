@@ -40,7 +40,7 @@ class Waiting:
 
 
 class Staging:
-    """One run's staging. May be repeated over a half done one: documents are rewritten last, the deepest first."""
+    """One run's staging, over a `work/` that holds its attachments and nothing else. `folder`: a name free in it."""
 
     def __init__(self, work: Path, folder: str, policy: FetchPolicy, fetcher: Fetcher) -> None:
         self._work = Path(os.path.realpath(work))
@@ -201,13 +201,12 @@ class Staging:
         return place.as_uri() + (f"#{fragment}" if fragment else "")
 
     def _rewrite(self) -> None:
-        for document, parsed in reversed(self._read):
+        """Once everything is in its place, so that mentions of it anywhere are known."""
+        for document, parsed in self._read:
             mentions = [(reference, self._known(reference)) for reference in parsed.references]
             changes = self._changes[document.path] + [(reference, uri) for reference, uri in mentions if uri]
             if changes:
-                partial = document.path.with_name(f".{os.getpid()}.partial")
-                partial.write_text(parsed.replaced(changes), encoding="utf-8")
-                partial.replace(document.path)
+                document.path.write_text(parsed.replaced(changes), encoding="utf-8")
 
     def _known(self, reference: Reference) -> str | None:
         target, fragment = urldefrag(reference.value)

@@ -6,11 +6,13 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from app.daemon.engines.engine_interface import RunDir
@@ -61,16 +63,26 @@ def _ended(task: Task, event: Mapping[str, Any], at: datetime | None) -> Task:
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with _regular(path) as file:
         for line in file:
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict) and _TASK_ID.fullmatch(str(event.get("task"))) and "event" in event:
                 yield event
+
+
+def _regular(path: Path) -> BinaryIO:
+    """The file, or an empty one where it is missing, a link or a pipe: a step may have put that there."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    except OSError:
+        return BytesIO()
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return BytesIO()
 
 
 def _time(text: Any) -> datetime | None:
@@ -112,11 +124,13 @@ def read_outputs(run_dir: RunDir) -> dict[str, Any]:
 
 
 def _output_object(path: Path) -> dict[str, Any]:
+    with _regular(path) as file:
+        text = file.read(MAX_OUTPUT_OBJECT_BYTES + 1)
+    if len(text) > MAX_OUTPUT_OBJECT_BYTES:
+        raise Rejected(f"The output object has more than {MAX_OUTPUT_OBJECT_BYTES} bytes.", "outputs_unreadable")
     try:
-        if path.stat().st_size > MAX_OUTPUT_OBJECT_BYTES:
-            raise Rejected(f"The output object has more than {MAX_OUTPUT_OBJECT_BYTES} bytes.", "outputs_unreadable")
-        outputs = json.loads(path.read_bytes(), parse_constant=lambda word: None)  # NaN: null, as JavaScript writes it
-    except (OSError, ValueError, RecursionError) as error:
+        outputs = json.loads(text, parse_constant=lambda word: None)  # NaN: null, as JavaScript writes it
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"The engine left no readable output object: {error}", "outputs_unreadable") from error
     if not isinstance(outputs, dict):
         raise Rejected("The engine left no output object.", "outputs_unreadable")
@@ -170,10 +184,8 @@ def _complaints(lines: list[str]) -> list[str]:
 
 
 def _tail(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            text = _ANSI.sub("", file.read(TAIL_BYTES).decode(errors="replace"))
-    except OSError:
-        return []
+    with _regular(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        text = _ANSI.sub("", file.read(TAIL_BYTES).decode(errors="replace"))
     return [line.rstrip() for line in text.splitlines() if line.strip()]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
@@ -44,7 +43,6 @@ from cwltool.workflow import default_make_tool
 from schema_salad.exceptions import ValidationException
 from schema_salad.fetcher import DefaultFetcher
 
-PR_SET_CHILD_SUBREAPER = 36
 MAX_ARGV_CHARS = 64 * 1024
 CONTAINER_KILL_SECONDS = 3
 
@@ -250,13 +248,8 @@ def use_bundled_node() -> None:
         sandboxjs.set_js_engine(engine)
 
 
-def adopt_orphans() -> None:
-    """What a step leaves running in the background becomes our child, so that it can be found and ended."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def kill_descendants() -> None:
-    """Until none is left: a dying parent hands us its children."""
+    """Until none is left below this process. Those that left it are the caller's to find."""
     while living := [child for child in psutil.Process().children(recursive=True) if _is_alive(child)]:
         for child in living:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -313,27 +306,22 @@ def run(
     own = _own_arguments(argv)
     args = arg_parser().parse_args(own.cwltool)
     record = Record(own.record)
-    adopt_orphans()
     end_on_sigterm(record, Path(os.path.dirname(args.tmpdir_prefix)))  # noqa: PTH120 - Path would drop the last slash
     use_bundled_node()
     loading = LoadingContext(vars(args))
     loading.singularity, loading.podman = args.singularity, args.podman
     loading.construct_tool_object = recorded_tools(record)
     loading.fetcher_constructor = staged_documents(own.documents)
-    try:
-        return int(
-            main(
-                args=args,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                versionfunc=lambda: f"cwltool {version('cwltool')}",
-                loadingContext=loading,
-                custom_schema_callback=custom_schema_callback,
-            )
-        )
-    finally:
-        kill_descendants()
+    code = main(
+        args=args,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        versionfunc=lambda: f"cwltool {version('cwltool')}",
+        loadingContext=loading,
+        custom_schema_callback=custom_schema_callback,
+    )
+    return int(code)
 
 
 def _own_arguments(argv: list[str]) -> argparse.Namespace:
