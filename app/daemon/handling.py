@@ -269,7 +269,7 @@ class RunHandler:
         tasks = self._provider.get_tasks(provider_id)
         if tasks != self._tasks_seen.get(run.run_id):
             rows = [asdict(task) for task in tasks]
-            self._database.transact(lambda session: transitions.replace_tasks(session, run.run_id, rows))
+            self._database.transact(lambda session: transitions.note_tasks(session, run, rows))
             self._tasks_seen[run.run_id] = tasks
         if self._is_watched(run):
             self._holds.check(run)

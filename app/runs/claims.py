@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, TextClause, case, false, func, or_, select, update
+from sqlalchemy import ColumnElement, TextClause, and_, case, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
@@ -170,10 +170,8 @@ def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:
 
 def woken_values(now: datetime) -> dict[str, object]:
     """What an outsider sets to wake a run."""
-    return {
-        "hints": WorkflowRun.hints + 1,
-        "due_at": case((WorkflowRun.claim.is_(None), now), else_=WorkflowRun.due_at),
-    }
+    sleeping = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at > now)  # one that is due keeps its place
+    return {"hints": WorkflowRun.hints + 1, "due_at": case((sleeping, now), else_=WorkflowRun.due_at)}
 
 
 def count_active(session: Session, provider: str, host: str | None) -> int:

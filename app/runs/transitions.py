@@ -26,7 +26,7 @@ _UNSYNCED = {"synchronize_session": False}
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """All that is written together with a terminal state."""
+    """All that is written together with a terminal state. Raises ValueError for a SYSTEM_ERROR without a reason."""
 
     state: State
     note: str
@@ -37,6 +37,10 @@ class End:
     outputs: Mapping[str, Any] | None = None
     tasks: Sequence[Mapping[str, Any]] = field(default_factory=tuple)  # columns of TaskLog but run_id and position
     values: Mapping[str, Any] = field(default_factory=dict)  # further columns of the run
+
+    def __post_init__(self) -> None:
+        if self.state == State.SYSTEM_ERROR and not self.reason:
+            raise ValueError("a SYSTEM_ERROR needs a machine-readable reason")
 
 
 def add_event(session: Session, run_id: str, now: datetime, by: str, note: str) -> None:
@@ -49,88 +53,103 @@ def move(
 ) -> bool:
     """A daemon moves the run that it claimed from the state it saw to a state that is not the end.
 
-    `run` is the row as it was claimed; on success it is brought up to date.
+    `run` is the row as it was claimed; on success it is brought up to date. Back in QUEUED it belongs to no host.
     """
     if not may_move(Actor.DAEMON, run.state, to) or is_terminal(to):
         log.warning("refused move", extra={"run_id": run.run_id, "from": run.state, "to": to})
         return False
-    seen = _seen_by_holder(run)
-    moved = session.execute(update(WorkflowRun).where(*seen).values(state=to, **values), execution_options=_UNSYNCED)
+    values |= {"state": to} | ({"host": None} if to == State.QUEUED else {})
+    moved = session.execute(
+        update(WorkflowRun).where(*_seen_by_holder(run)).values(values), execution_options=_UNSYNCED
+    )
     if moved.rowcount != 1:  # type: ignore[attr-defined]
         return False
     _add_change(session, run.run_id, now, run.state, to, by, note)
-    for name, value in {"state": to, **values}.items():
+    for name, value in values.items():
         setattr(run, name, value)
     return True
 
 
 def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: str) -> bool:
     """A daemon ends the run that it claimed, with everything that an end brings, and wakes its parent."""
-    if not may_move(Actor.DAEMON, run.state, end.state):
+    if not may_move(Actor.DAEMON, run.state, end.state) or not is_terminal(end.state):
         log.warning("refused end", extra={"run_id": run.run_id, "from": run.state, "to": end.state})
         return False
-    _wake_parent(session, run.parent_id, now)
+    _lock_parent(session, run.parent_id)
     values = _end_values(run, end, now)
     ended = session.execute(
         update(WorkflowRun).where(*_seen_by_holder(run)).values(values), execution_options=_UNSYNCED
     )
     if ended.rowcount != 1:  # type: ignore[attr-defined]
         return False
-    replace_tasks(session, run.run_id, end.tasks)
+    _replace_tasks(session, run.run_id, end.tasks)
     words = f"{end.reason}: {end.note}" if end.reason else end.note
     _add_change(session, run.run_id, now, run.state, end.state, by, words)
+    _wake_parent(session, run.parent_id, now)
     return True
 
 
 def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Actor = Actor.USER) -> None:
     """A user or a parent ends an unstarted run at once and asks for the end of a started one; else nothing happens."""
-    row = session.execute(
-        select(WorkflowRun.state, WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id).with_for_update()
-    ).one_or_none()
-    if row is None or is_terminal(row.state) or row.state == State.CANCELING:
+    parent_id = session.scalar(select(WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id))
+    _lock_parent(session, parent_id)
+    state = session.scalar(select(WorkflowRun.state).where(WorkflowRun.run_id == run_id).with_for_update())
+    if state is None:
         return
-    to = State.CANCELED if row.state == State.QUEUED else State.CANCELING
-    if not may_move(actor, row.state, to):
+    to = State.CANCELED if state == State.QUEUED else State.CANCELING
+    if not may_move(actor, state, to):
         return
-    values = _over(now) | {"end_time": now} if to == State.CANCELED else woken_values(now)
+    values = _OVER | {"end_time": now} if to == State.CANCELED else woken_values(now)
     session.execute(
         update(WorkflowRun).where(WorkflowRun.run_id == run_id).values({"state": to, **values}),
         execution_options=_UNSYNCED,
     )
-    _add_change(session, run_id, now, row.state, to, by, "cancel requested")
+    _add_change(session, run_id, now, state, to, by, "cancel requested")
     if to == State.CANCELED:
-        _wake_parent(session, row.parent_id, now)
+        _wake_parent(session, parent_id, now)
 
 
 def record_provider_id(
     session: Session, run_id: str, provider_id: str, now: datetime, *, by: str, **values: Any
 ) -> str | None:
-    """The first id wins, whoever holds the claim. Returns the id that the run has now; None where the run has ended
-    without one: then, and where it is another id, the caller owes the provider a cancel of `provider_id`.
+    """The first id wins, whoever holds the claim. Returns the id that the run has now; None where the run is deleted or
+    has ended without one: then, and where it is another id, the caller owes the provider a cancel of `provider_id`.
 
     Raises IntegrityError where another run has this id.
     """
-    first = session.execute(
+    seen = select(WorkflowRun.state, WorkflowRun.provider_id).where(WorkflowRun.run_id == run_id).with_for_update()
+    row = session.execute(seen).one_or_none()
+    if row is None:
+        return None
+    if row.provider_id is None and not is_terminal(row.state):
+        _record_first_id(session, run_id, row.state, provider_id, now, by, values)
+        return provider_id
+    if row.provider_id != provider_id:
+        add_event(session, run_id, now, by, f"a second provider run {provider_id} was found and is being cancelled")
+    return None if row.provider_id is None else str(row.provider_id)
+
+
+def _record_first_id(
+    session: Session, run_id: str, state: State, provider_id: str, now: datetime, by: str, values: Mapping[str, Any]
+) -> None:
+    """A run that went back to QUEUED before a late answer came is INITIALIZING again: nobody may submit it anew."""
+    to = State.INITIALIZING if state == State.QUEUED else state
+    session.execute(
         update(WorkflowRun)
-        .where(WorkflowRun.run_id == run_id, WorkflowRun.provider_id.is_(None), WorkflowRun.state.not_in(TERMINAL))
-        .values(provider_id=provider_id, processed_at=now, failures=0, **values),
+        .where(WorkflowRun.run_id == run_id)
+        .values({"provider_id": provider_id, "processed_at": now, "failures": 0, "state": to, **values}),
         execution_options=_UNSYNCED,
     )
-    if first.rowcount == 1:  # type: ignore[attr-defined]
-        add_event(session, run_id, now, by, f"accepted by the provider as {provider_id}")
-        return provider_id
-    known = session.scalar(select(WorkflowRun.provider_id).where(WorkflowRun.run_id == run_id))
-    if known != provider_id:
-        add_event(session, run_id, now, by, f"a second provider run {provider_id} was found and is being cancelled")
-    return known
+    words = f"accepted by the provider as {provider_id}"
+    if to == state:
+        add_event(session, run_id, now, by, words)
+    else:
+        _add_change(session, run_id, now, state, to, by, words)
 
 
 def note_run(session: Session, run: WorkflowRun, **values: Any) -> bool:
     """Write columns other than `state` of a claimed run; False where the claim is lost."""
-    noted = session.execute(
-        update(WorkflowRun).where(WorkflowRun.run_id == run.run_id, WorkflowRun.claim == run.claim).values(values),
-        execution_options=_UNSYNCED,
-    )
+    noted = session.execute(update(WorkflowRun).where(*_held(run)).values(values), execution_options=_UNSYNCED)
     if noted.rowcount != 1:  # type: ignore[attr-defined]
         return False
     for name, value in values.items():
@@ -153,27 +172,40 @@ def want_logs(session: Session, run_id: str, now: datetime, before: datetime) ->
     return wanted.rowcount == 1  # type: ignore[attr-defined, no-any-return]
 
 
-def replace_tasks(session: Session, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
-    """The provider's present list of steps, in its order."""
+def note_tasks(session: Session, run: WorkflowRun, tasks: Sequence[Mapping[str, Any]]) -> bool:
+    """Keep the provider's present list of steps of a claimed run, in its order; False where the claim is lost."""
+    if session.scalar(select(WorkflowRun.run_id).where(*_held(run)).with_for_update()) is None:
+        return False
+    _replace_tasks(session, run.run_id, tasks)
+    return True
+
+
+def _replace_tasks(session: Session, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
     session.execute(delete(TaskLog).where(TaskLog.run_id == run_id), execution_options=_UNSYNCED)
-    if tasks:
-        session.execute(
-            insert(TaskLog), [{**task, "run_id": run_id, "position": place} for place, task in enumerate(tasks)]
-        )
+    named = {task["task_id"]: task for task in tasks}  # a provider that names one twice means the later
+    if named:
+        rows = [{**task, "run_id": run_id, "position": place} for place, task in enumerate(named.values())]
+        session.execute(insert(TaskLog), rows)
+
+
+def _held(run: WorkflowRun) -> tuple[ColumnElement[bool], ...]:
+    """This run under this claim; a row that was read without a claim holds nothing."""
+    return (WorkflowRun.run_id == run.run_id, WorkflowRun.claim == (run.claim or ""))
 
 
 def _seen_by_holder(run: WorkflowRun) -> tuple[ColumnElement[bool], ...]:
-    return (WorkflowRun.run_id == run.run_id, WorkflowRun.state == run.state, WorkflowRun.claim == run.claim)
+    """The provider id too: a late answer may have brought one, and then what was decided without it is void."""
+    return (*_held(run), WorkflowRun.state == run.state, WorkflowRun.provider_id == run.provider_id)
 
 
-def _over(now: datetime) -> dict[str, Any]:
-    return {"due_at": None, "claim": None, "hints": 0, "unreleased_claims": 0, "waiting_for": None, "observed_at": now}
+_OVER: dict[str, Any] = {"due_at": None, "claim": None, "hints": 0, "unreleased_claims": 0, "waiting_for": None}
 
 
 def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
     return {
-        **_over(now),
+        **_OVER,
         "state": end.state,
+        "observed_at": now,
         "start_time": end.start_time or run.start_time,
         "end_time": end.end_time or now,
         "exit_code": end.exit_code,
@@ -181,6 +213,13 @@ def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
         "error_message": None if end.state in (State.COMPLETE, State.CANCELED) else end.note,
         **end.values,
     }
+
+
+def _lock_parent(session: Session, parent_id: str | None) -> None:
+    """Parents before children, everywhere: two transactions that end siblings must not wait for each other."""
+    if parent_id:
+        parent = select(WorkflowRun.run_id).where(WorkflowRun.run_id == parent_id)
+        session.execute(parent.with_for_update(key_share=True))
 
 
 def _wake_parent(session: Session, parent_id: str | None, now: datetime) -> None:
