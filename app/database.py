@@ -7,6 +7,7 @@ WAL is used only from SQLite 3.51.3 on (older ones can corrupt the file when two
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import sqlite3
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Text, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 TRIES = 6
+PROSE_CHARACTERS = 10_000
 _WRITES = "wes_writes"
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
 _POSTGRESQL_OPTIONS = " ".join(
@@ -54,6 +56,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Prose(TypeDecorator[str]):
+    """Words that somebody else chose, a provider's error say: cut to a limit, and what no database takes replaced."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value[:PROSE_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 class Database:
@@ -96,8 +110,9 @@ class Database:
 def engine_options(url: str) -> dict[str, Any]:
     """Arguments for `create_engine`, also used by Flask-SQLAlchemy."""
     if make_url(url).get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": 30}}
+        return {"json_serializer": _json, "connect_args": {"timeout": 30}}
     return {
+        "json_serializer": _json,
         "pool_pre_ping": True,
         "pool_size": 10,
         "max_overflow": 20,
@@ -119,6 +134,14 @@ def is_conflict(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.OperationalError):
         return (getattr(error.orig, "sqlite_errorname", None) or "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
     return getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def _json(value: Any) -> str:
+    """JSON that PostgreSQL takes and that every client reads: a NaN or an infinity that a program put out is null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
-from app.database import UtcDateTime
+from app.database import Prose, UtcDateTime
 from app.states import TERMINAL, State
 
 
@@ -88,7 +88,7 @@ class WorkflowRun(Base):
     # Where
     provider_type: Mapped[str] = mapped_column(String(32))
     provider_id: Mapped[str | None] = mapped_column(String(255))
-    provider_status: Mapped[str | None] = mapped_column(String(255))
+    provider_status: Mapped[str | None] = mapped_column(Prose)
     provider_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
     host: Mapped[str | None] = mapped_column(String(36))
     submit_key: Mapped[str | None] = mapped_column(String(128))
@@ -100,7 +100,7 @@ class WorkflowRun(Base):
     cmd: Mapped[list[str] | None]
     exit_code: Mapped[int | None]
     outputs: Mapped[dict[str, Any] | None]
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Prose)
 
     # The queue
     due_at: Mapped[datetime | None]
@@ -110,14 +110,14 @@ class WorkflowRun(Base):
     failures: Mapped[int] = mapped_column(default=0)  # definite ones in a row
     missing_since: Mapped[datetime | None]  # the provider has not known it since
     observed_at: Mapped[datetime | None]  # when the provider was last heard of it
-    waiting_for: Mapped[str | None] = mapped_column(Text)  # why nothing happens now, in plain words
+    waiting_for: Mapped[str | None] = mapped_column(Prose)  # why nothing happens now, in plain words
     log_wanted_at: Mapped[datetime | None]
 
     # Pipelines of runs
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("workflow_runs.run_id"))
     step: Mapped[str | None] = mapped_column(String(255))
-    shard: Mapped[int | None]
-    try_number: Mapped[int | None] = mapped_column("try")
+    shard: Mapped[int] = mapped_column(default=0)  # never NULL: a unique constraint would not see it
+    try_number: Mapped[int] = mapped_column("try", default=1)
     reused_from: Mapped[str | None] = mapped_column(String(36))
 
     __table_args__ = (
@@ -145,7 +145,7 @@ class RunEvent(Base):
     from_state: Mapped[State | None] = mapped_column(String(16))
     to_state: Mapped[State | None] = mapped_column(String(16))
     by: Mapped[str] = mapped_column(String(255))
-    note: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Prose)
 
 
 class TaskLog(Base):
@@ -156,7 +156,7 @@ class TaskLog(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey(WorkflowRun.run_id, ondelete="CASCADE"), primary_key=True)
     task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
     position: Mapped[int]
-    name: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Prose)
     cmd: Mapped[list[str]]
     start_time: Mapped[datetime | None]
     end_time: Mapped[datetime | None]

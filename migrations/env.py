@@ -3,13 +3,15 @@
 from alembic import context
 from flask import current_app
 
-from app.database import UtcDateTime
+from app.database import Prose, UtcDateTime
 
 
 def render(kind, item, autogen_context):
     """Migrations stand on their own: they name SQLAlchemy's types, not ours."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, Prose):
+        return "sa.Text()"
     return False
 
 
@@ -18,7 +20,7 @@ arguments = {"render_item": render, **migrate.configure_args}
 
 if context.is_offline_mode():
     context.configure(
-        url=current_app.extensions["wes"].settings.database_url,
+        url=migrate.db.engine.url,
         target_metadata=migrate.db.metadata,
         literal_binds=True,
         **arguments,
@@ -26,7 +28,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with current_app.extensions["wes"].database.engine.connect() as connection:
+    with migrate.db.engine.connect() as connection:
         context.configure(connection=connection, target_metadata=migrate.db.metadata, **arguments)
         with context.begin_transaction():
             context.run_migrations()

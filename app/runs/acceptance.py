@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.errors import KeyReused
@@ -45,8 +46,8 @@ class NewRun:
     idempotency_key: str | None = None
     parent_id: str | None = None
     step: str | None = None
-    shard: int | None = None
-    try_number: int | None = None
+    shard: int = 0  # of a scattered step
+    try_number: int = 1
     reused_from: str | None = None
 
     @property
@@ -61,14 +62,14 @@ class NewRun:
 
 
 def accept(session: Session, new: NewRun, now: datetime) -> str:
-    """Insert the run, due at once, and return its run_id: an earlier one where the Idempotency-Key came before.
+    """Insert the run, due at once, and return its run_id: an earlier one's where this run_id, its Idempotency-Key or
+    its place in a pipeline is taken. So it may be called again when the outcome of a COMMIT is not known.
 
-    Raises KeyReused where that key came with another request. A race of two equal keys ends in an IntegrityError for
-    the later one; calling again then finds the winner.
+    Raises KeyReused where the key came with another request. Of two that race, the later one finds the earlier.
     """
-    if earlier := _accepted_before(session, new):
-        return earlier
-    session.execute(insert(WorkflowRun).values(_row(new, now)))
+    while not _insert_if_new(session, _row(new, now)):
+        if earlier := _accepted_before(session, new):
+            return earlier
     if new.attachments:
         session.execute(
             insert(Attachment),
@@ -83,17 +84,26 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
     return new.run_id
 
 
+def _insert_if_new(session: Session, row: dict[str, Any]) -> bool:
+    """False where a unique constraint says that the run is there; waits for another transaction's word on it."""
+    insert_into = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    new = insert_into(WorkflowRun).values(row).on_conflict_do_nothing().returning(WorkflowRun.run_id)
+    return session.scalar(new) is not None
+
+
 def _accepted_before(session: Session, new: NewRun) -> str | None:
-    if new.idempotency_key is None:
-        return None
-    found = session.execute(
-        select(WorkflowRun.run_id, WorkflowRun.idempotency_fingerprint).where(
-            WorkflowRun.owner == new.owner, WorkflowRun.idempotency_key == new.idempotency_key
-        )
-    ).one_or_none()
+    """None where it is gone again."""
+    run = WorkflowRun
+    same = [run.run_id == new.run_id]
+    if new.idempotency_key is not None:
+        same.append(and_(run.owner == new.owner, run.idempotency_key == new.idempotency_key))
+    if new.parent_id is not None:
+        place = (run.step == new.step, run.shard == new.shard, run.try_number == new.try_number)
+        same.append(and_(run.parent_id == new.parent_id, *place))
+    found = session.execute(select(run.run_id, run.idempotency_fingerprint).where(or_(*same))).first()
     if found is None:
         return None
-    if found.idempotency_fingerprint != new.fingerprint:
+    if new.idempotency_key is not None and found.idempotency_fingerprint != new.fingerprint:
         raise KeyReused(
             f"This Idempotency-Key was used for run {found.run_id} with a different request. Use a new key."
         )

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, func, literal, select, tuple_
+from sqlalchemy import Select, Tuple, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.database import UtcDateTime
 from app.errors import NotFound
 from app.models import Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
 from app.states import TERMINAL, State
@@ -25,7 +27,7 @@ Cursor = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; an empty field filters nothing. `name` may hold `*`."""
+    """Which runs; an empty field filters nothing. `name` may hold `*`; upper and lower case are the same in it."""
 
     states: tuple[State, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -108,7 +110,7 @@ def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int,
     """A page of runs, newest first."""
     query = _matching(select(WorkflowRun), owner, which)
     if after:
-        query = query.where(tuple_(WorkflowRun.submitted_at, WorkflowRun.run_id) < tuple_(literal(after[0]), after[1]))
+        query = query.where(_row_position < _as_row(after))
     query = query.order_by(WorkflowRun.submitted_at.desc(), WorkflowRun.run_id.desc()).limit(limit + 1)
     runs = session.scalars(query).all()
     more = len(runs) > limit
@@ -119,7 +121,7 @@ def list_newer(session: Session, owner: str | None, which: RunFilter, limit: int
     """The page that ends just before `before`, newest first; `next` is where still newer runs are (None: these are the
     newest)."""
     query = _matching(select(WorkflowRun), owner, which)
-    query = query.where(tuple_(WorkflowRun.submitted_at, WorkflowRun.run_id) > tuple_(literal(before[0]), before[1]))
+    query = query.where(_row_position > _as_row(before))
     runs = session.scalars(query.order_by(WorkflowRun.submitted_at, WorkflowRun.run_id).limit(limit + 1)).all()
     more = len(runs) > limit
     page = runs[:limit][::-1]
@@ -143,16 +145,28 @@ def count_by_state(session: Session, owner: str | None) -> dict[State, int]:
 
 def known_runs(session: Session, run_ids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Of these run ids: those stored and not ended, and all that are stored."""
-    rows = session.execute(
-        select(WorkflowRun.run_id, WorkflowRun.state).where(WorkflowRun.run_id.in_(list(run_ids)))
-    ).all()
+    rows = [
+        row
+        for batch in _batches(run_ids)
+        for row in session.execute(select(WorkflowRun.run_id, WorkflowRun.state).where(WorkflowRun.run_id.in_(batch)))
+    ]
     return frozenset(row.run_id for row in rows if row.state not in TERMINAL), frozenset(row.run_id for row in rows)
 
 
 def stored_blobs(session: Session, hashes: Iterable[str]) -> frozenset[str]:
     """Of these content hashes: those that an attachment of any run still has."""
-    found = session.scalars(select(Attachment.sha256).where(Attachment.sha256.in_(list(hashes))).distinct())
-    return frozenset(found)
+    return frozenset(
+        found
+        for batch in _batches(hashes)
+        for found in session.scalars(select(Attachment.sha256).where(Attachment.sha256.in_(batch)).distinct())
+    )
+
+
+def _batches(values: Iterable[str]) -> Iterator[list[str]]:
+    """Few enough for the parameters of one statement."""
+    rest = iter(values)
+    while batch := list(islice(rest, 1000)):
+        yield batch
 
 
 def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
@@ -169,7 +183,7 @@ def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
     if which.states:
         query = query.where(WorkflowRun.state.in_(which.states))
     if which.name is not None:
-        query = query.where(WorkflowRun.name.like(_like(which.name), escape="\\"))
+        query = query.where(WorkflowRun.name.ilike(_like(which.name), escape="\\"))
     if which.since is not None:
         query = query.where(WorkflowRun.submitted_at >= which.since)
     if which.until is not None:
@@ -178,6 +192,13 @@ def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
         tagged = select(RunTag.run_id).where(RunTag.key == key, RunTag.value == value)
         query = query.where(WorkflowRun.run_id.in_(tagged))
     return query
+
+
+_row_position = tuple_(WorkflowRun.submitted_at, WorkflowRun.run_id)
+
+
+def _as_row(cursor: Cursor) -> Tuple:
+    return tuple_(literal(cursor[0], UtcDateTime()), cursor[1])
 
 
 def _like(pattern: str) -> str:
