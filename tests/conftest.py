@@ -20,18 +20,22 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 
 from app.artifacts import DirectoryStorage
-from app.database import Database
+from app.database import Database, engine_options, prepare
+from app.extensions import db
+from app.extensions import migrate as migrate_extension
 from config import Settings
 from tests.postgresql import Postgresql, Unavailable
 
@@ -69,16 +73,23 @@ class Clock:
         return self.now
 
 
-def migrate(url: str, data_dir: Path) -> None:
+def migrate(url: str) -> None:
     """Bring a database to the newest schema, as `flask db upgrade` does."""
-    from flask_migrate import upgrade
+    with migrating(url):
+        flask_migrate.upgrade(directory=str(MIGRATIONS))
 
-    from app.factory import create_app
 
-    app = create_app(Settings(_env_file=None, database_uri=url, data_dir=data_dir))
+@contextmanager
+def migrating(url: str) -> Iterator[Engine]:
+    """An application context in which Flask-Migrate's functions work on that database, without the rest of the app."""
+    app = Flask("migrating")
+    app.config |= {"SQLALCHEMY_DATABASE_URI": url, "SQLALCHEMY_ENGINE_OPTIONS": engine_options(url)}
+    db.init_app(app)
+    migrate_extension.init_app(app)
     with app.app_context():
-        upgrade(directory=str(MIGRATIONS))
-        app.extensions["wes"].database.engine.dispose()
+        prepare(db.engine)
+        yield db.engine
+        db.engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -94,15 +105,15 @@ def postgresql() -> Iterator[Postgresql]:
 
 
 @pytest.fixture(scope="session")
-def _postgresql_template(postgresql: Postgresql, tmp_path_factory: pytest.TempPathFactory) -> str:
-    migrate(postgresql.create_database(TEMPLATE), tmp_path_factory.mktemp("template"))
+def _postgresql_template(postgresql: Postgresql) -> str:
+    migrate(postgresql.create_database(TEMPLATE))
     return TEMPLATE
 
 
 @pytest.fixture(scope="session")
 def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "wes.sqlite"
-    migrate(f"sqlite:///{path}", path.parent)
+    migrate(f"sqlite:///{path}")
     return path
 
 
