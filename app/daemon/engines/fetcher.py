@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -85,19 +85,26 @@ class Fetcher:
     def _response(self, url: str) -> Iterator[HTTPResponse]:
         parts, port = _checked_url(url)
         connection = self._connection(parts, port, self._checked_address(parts, port))
-        watchdog = Timer(self._remaining(url), _cut, [connection])
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            yield _get(connection, parts)
+            with ExitStack() as opened:
+                opened.callback(connection.close)
+                connection.connect()
+                opened.callback(self._watch(connection.sock, url).cancel)
+                response = _get(connection, parts)
+                opened.callback(response.close)
+                yield response
         except ssl.SSLCertVerificationError as error:
             raise Rejected(f"The certificate of {url} is not trusted: {error}", "workflow_unreachable") from error
         except (HTTPError, OSError, http.client.HTTPException) as error:
             self._remaining(url)
             raise NotAccepted(f"{url} cannot be read now: {error}") from error
-        finally:
-            watchdog.cancel()
-            connection.close()
+
+    def _watch(self, connected: socket.socket, url: str) -> Timer:
+        """Ends the connection when the time is over, however slowly its bytes come."""
+        watchdog = Timer(self._remaining(url), _cut, [connected])
+        watchdog.daemon = True
+        watchdog.start()
+        return watchdog
 
     def _checked_address(self, parts: SplitResult, port: int) -> str:
         """The address to connect to. Looked up once a hop, so that what was checked is what is used."""
@@ -120,9 +127,7 @@ class Fetcher:
             return HTTPConnection(address, port, timeout=CONNECT_SECONDS)
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())
-        return HTTPSConnection(
-            address, port, timeout=CONNECT_SECONDS, ssl_context=context, server_hostname=host, assert_hostname=host
-        )
+        return HTTPSConnection(address, port, timeout=CONNECT_SECONDS, ssl_context=context, server_hostname=host)
 
     def _save(self, url: str, response: HTTPResponse, destination: Path, max_bytes: int) -> int:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +149,7 @@ class Fetcher:
                 raise Rejected(f"{url} has more than {max_bytes} bytes, the limit here.", "workflow_too_large")
             self._remaining(url)
             yield chunk
+        self._remaining(url)  # a connection that was cut looks like one that ended
 
     def _remaining(self, url: str) -> float:
         remaining = self._deadline - time.monotonic()
@@ -197,7 +203,6 @@ def _get(connection: HTTPConnection, parts: SplitResult) -> HTTPResponse:
         "Accept": "application/yaml, application/json, text/plain;q=0.9, */*;q=0.8",
         "Accept-Encoding": "identity",
     }
-    connection.connect()
     connection.timeout = SILENCE_SECONDS
     target = quote(parts.path or "/", safe=SAFE_IN_TARGET) + query
     connection.request("GET", target, headers=headers, preload_content=False)
@@ -214,8 +219,6 @@ def _check_status(url: str, response: HTTPResponse) -> None:
     raise Rejected(answer, "workflow_unreachable")
 
 
-def _cut(connection: HTTPConnection) -> None:
-    """End a connection whose time is over, whatever it waits for."""
-    if connection.sock is not None:
-        with suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
