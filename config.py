@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     local_cancel_grace_seconds: float = Field(5, ge=0, le=3600)
     local_container_runtime: Literal["auto", "none", "docker", "podman", "singularity", "apptainer"] = "auto"
 
+    # The fake cloud, scripts/fake_provider
+    fake_provider_url: str = "http://127.0.0.1:5002"
+    fake_provider_timeout_seconds: float = Field(10, gt=0, le=600)
+    fake_provider_visibility_seconds: float = Field(5, ge=0)
+
     @field_validator(
         "allowed_hosts", "allowed_origins", "file_roots", "fetch_private_hosts", "providers", mode="before"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO, ClassVar, Protocol
 
 from app.sinks import LogSink as LogSink
@@ -166,6 +166,13 @@ class WorkflowProviderInterface(ABC):
     @abstractmethod
     def find_workflow(self, run: Submission) -> Found | Absent | Unsure:
         """Did an earlier submit of this run arrive? `Absent` only where it cannot arrive any more."""
+
+    def not_seen(self, run: Submission, now: datetime) -> Absent | Unsure:
+        """What `find_workflow` may say where a search shows nothing: for a while it can still arrive, or be shown."""
+        patience = timedelta(seconds=self.submit_timeout_seconds + self.visibility_grace_seconds)
+        if run.sent_at is None or now >= run.sent_at + patience:
+            return Absent()
+        return Unsure(f"Nothing is seen of it, but it can still show up until {run.sent_at + patience:%H:%M:%S} UTC.")
 
     @abstractmethod
     def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:

@@ -1,0 +1,163 @@
+"""A platform's HTTP API, bounded in time and bytes; every call ends with an answer or one of the three provider errors.
+
+requests' own time-out starts anew with every byte that arrives, so a server that drips could hold a thread for days.
+Here the time for an answer is one span, from its first byte to its last.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import requests
+from pydantic import BaseModel, ValidationError
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from app.clock import utc_now
+from app.daemon.providers.http_outcomes import error_of_exception, error_of_status, retry_after_seconds
+from app.errors import InvalidRequest, OutcomeUnknown
+from app.strict import load_json
+
+Model = TypeVar("Model", bound=BaseModel)
+CHUNK_BYTES = 65_536
+MOST_CONNECTIONS = 256
+SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer with a status that the caller expects."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+    def read(self, model: type[Model]) -> Model:
+        """The body as what it should be; raises OutcomeUnknown where it is anything else."""
+        try:
+            return model.model_validate(load_json(self.body, "the answer"))
+        except InvalidRequest as error:
+            raise OutcomeUnknown(f"It answered with something else: {error}"[:SHOWN_CHARACTERS]) from None
+        except ValidationError as error:
+            where = ", ".join(".".join(str(part) for part in problem["loc"]) for problem in error.errors()[:5])
+            raise OutcomeUnknown(f"It answered with something else: see {where}"[:SHOWN_CHARACTERS]) from None
+
+
+class HttpApi:
+    """Safe to share between threads. A call takes at most `timeout_seconds`: a quarter each to connect and to send, and
+    half for the answer, which has at most `max_bytes`."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_seconds: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = 32 * 1024 * 1024,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeouts = timeout_seconds / 4, timeout_seconds / 2
+        self._max_bytes, self._now = max_bytes, now
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy and no .netrc that nobody spoke of here
+        self._session.headers.update(headers or {})
+        for scheme in "http://", "https://":
+            self._session.mount(scheme, _BoundedAdapter(pool_maxsize=MOST_CONNECTIONS))
+
+    def call(self, method: str, path: str, expected: Collection[int] = (200,), **request: Any) -> Answer:
+        """Send once, never again by itself. `request`: `json`, `params`, `headers`, as requests has them.
+
+        Raises NotAccepted, OutcomeUnknown or Rejected where the answer has another status, or does not come whole.
+        """
+        try:
+            with self._session.request(
+                method, self.url + path, timeout=self._timeouts, stream=True, allow_redirects=False, **request
+            ) as response:
+                body = self._body(response)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise error_of_exception(error) from error
+        if response.status_code in expected:
+            return Answer(response.status_code, response.headers.get("Content-Type", ""), body)
+        wait = retry_after_seconds(response.headers.get("Retry-After"), self._now())
+        raise error_of_status(response.status_code, _words(response, body), wait)
+
+    def _body(self, response: requests.Response) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(CHUNK_BYTES):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise OutcomeUnknown(f"The answer is larger than {self._max_bytes} bytes.")
+        return bytes(body)
+
+
+def _words(response: requests.Response, body: bytes) -> str:
+    """The platform's own words, as far as a user can bear them."""
+    text = body[: 4 * SHOWN_CHARACTERS].decode(errors="replace")
+    try:
+        answer = load_json(body, "")
+        text = str(answer["message"]) if isinstance(answer, dict) and "message" in answer else text
+    except InvalidRequest:
+        text = text if text.isprintable() else ""
+    return f"HTTP {response.status_code} {response.reason or ''}: {text[:SHOWN_CHARACTERS]}".rstrip(": ")
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket receives until a moment, whatever the pace."""
+
+    def __init__(self, socket: Any, raw: io.RawIOBase, seconds: float) -> None:
+        self._socket, self._raw = socket, raw
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer did not come whole in time")
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """The socket's time-out is the time for the whole answer."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (seconds := sock.gettimeout()) is not None:
+            self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), seconds))
+
+
+class _TimedConnection(HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _TimedSecureConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _TimedPool(HTTPConnectionPool):
+    ConnectionCls = _TimedConnection
+
+
+class _TimedSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _TimedSecureConnection
+
+
+class _BoundedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedSecurePool}

@@ -1,0 +1,71 @@
+"""From a name in PROVIDERS to the provider, built from the settings. What a provider needs is imported only for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from config import Settings, SettingsError
+
+
+def make_provider(name: str, settings: Settings, host: str) -> WorkflowProviderInterface:
+    """`host`: the id of this daemon's host, for a provider whose runs stay on it.
+
+    Raises SettingsError where there is no such provider, or a package that it needs is not installed.
+    """
+    make = MAKERS.get(name.strip().lower())
+    if make is None:
+        raise SettingsError(f"PROVIDERS: there is no provider {name!r}, only {', '.join(sorted(MAKERS))}.")
+    try:
+        return make(settings, host)
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"PROVIDERS: {name} needs the package {error.name}, which is not installed.") from error
+
+
+def _local(settings: Settings, host: str) -> WorkflowProviderInterface:
+    from app.daemon.engines.cwltool import CwltoolEngine
+    from app.daemon.engines.fetcher import FetchPolicy
+    from app.daemon.providers.local import LocalProvider
+    from app.daemon.providers.shim_launcher import ColdLauncher, keep_hint_target
+
+    hint_file = settings.data_dir / "hint.json"
+    listener = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
+    keep_hint_target(hint_file, listener, settings.daemon_notification_secret)
+    private_hosts = frozenset(host.lower() for host in settings.fetch_private_hosts)
+    policy = FetchPolicy(private_hosts, tuple(Path(root) for root in settings.file_roots))
+    engines = [CwltoolEngine(settings.data_dir / "engines", settings.local_container_runtime, policy)]
+    return LocalProvider(
+        settings.data_dir / "runs",
+        engines,
+        ColdLauncher(sys.executable, hint_file),
+        host,
+        max_active=settings.local_max_concurrent_runs,
+        cancel_grace_seconds=settings.local_cancel_grace_seconds,
+        keep_seconds=settings.keep_run_dirs_seconds,
+    )
+
+
+def _fake(settings: Settings, host: str) -> WorkflowProviderInterface:
+    from app.daemon.providers.fake import FakeProvider
+
+    return FakeProvider(settings.fake_provider_url, timeout_seconds=settings.fake_provider_timeout_seconds)
+
+
+def _fake_two_phase(settings: Settings, host: str) -> WorkflowProviderInterface:
+    from app.daemon.providers.fake import TwoPhaseFakeProvider
+
+    return TwoPhaseFakeProvider(
+        settings.fake_provider_url,
+        timeout_seconds=settings.fake_provider_timeout_seconds,
+        visibility_grace_seconds=settings.fake_provider_visibility_seconds,
+    )
+
+
+MAKERS: dict[str, Callable[[Settings, str], WorkflowProviderInterface]] = {
+    "fake": _fake,
+    "fake-two-phase": _fake_two_phase,
+    "local": _local,
+}
+"""Every provider there is; settings name them so."""
