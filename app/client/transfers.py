@@ -15,7 +15,7 @@ from app.client.connection import Connection
 from app.client.errors import Unreachable, WesClientError
 from app.client.waiting import Pace
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024  # what a broken connection may cost: urllib3 drops an incomplete chunk
 FIRST_TAIL_BYTES = 64 * 1024
 LONGEST_TAIL_BYTES = 16 * 1024 * 1024
 FRUITLESS_TRIES = 5
