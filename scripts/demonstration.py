@@ -1,17 +1,17 @@
-"""What `./scripts/demo` does once its environment is there: set up, start API and daemon, run the examples, show them."""
+"""What `./scripts/demo` does in its environment: set up, start API and daemon, run the examples, show them."""
 
 import argparse
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import requests
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA_DIR = ROOT / "var" / "demo"
@@ -86,10 +86,9 @@ def wait_until_up(base: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{base}/readyz", timeout=5) as answer:
-                if json.load(answer).get("daemons"):
-                    return
-        except OSError:
+            if requests.get(f"{base}/readyz", timeout=5).json().get("daemons"):
+                return
+        except requests.RequestException:
             pass
         time.sleep(0.2)
     sys.exit(f"The service did not come up. See {DATA_DIR}/application.log and {DATA_DIR}/workflow_daemon.log")

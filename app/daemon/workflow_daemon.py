@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
@@ -60,12 +61,14 @@ class ProviderLoop:
         poll_seconds: float = 10.0,
         workers: int = 10,
         policy: Policy | None = None,
+        pool: Executor | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.provider, self.breaker = provider, Breaker()
+        self.provider, self.breaker = provider, Breaker(monotonic)
         self._database, self._holds, self._now = database, holds, now
         self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
         self._handler = RunHandler(provider, database, storage, holds, self.breaker, host, now, policy or Policy())
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
+        self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
         self._ticks = count(1)
         self._busy: set[Future[None]] = set()
         self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
@@ -112,12 +115,6 @@ class ProviderLoop:
             self._submitting.add(run.run_id)
             self._spawn(run, self._handler.submit)
         return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
-
-    def settle_all(self) -> None:
-        """Wait until every step that was handed to the pool has ended."""
-        while self._busy:
-            for future in list(self._busy):
-                future.result()
 
     def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
         """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
