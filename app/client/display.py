@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -44,11 +45,11 @@ class Display:
         self.chatter.print(printable(text), soft_wrap=True)
 
     def json(self, value: Any) -> None:
-        self.line(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2))
 
     def line(self, text: str) -> None:
-        """One line of a result, as it is: never wrapped."""
-        self.out.print(printable(text), soft_wrap=True)
+        """One line of a result, as it is: rich would wrap it and expand tabs."""
+        click.echo(printable(text))
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         if not self.out.is_terminal:
@@ -65,7 +66,7 @@ class Display:
         for name, value in facts.items():
             if value not in (None, "", [], {}):
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                self.line(f"{name + ':':<16} {text}")
+                self.line(f"{name + ':':<22} {text}")
 
 
 def moment(text: Any) -> datetime | None:

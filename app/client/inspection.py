@@ -51,7 +51,7 @@ def list_(
     if as_json:
         session.display.json({"runs": runs})
     else:
-        session.display.table(("run", "state", "name", "started", "took", "tags"), map(_row, runs))
+        session.display.table(("run", "state", "name", "submitted", "took", "tags"), map(_row, runs))
 
 
 def _fits(run: Json, states: set[str], tags: dict[str, str], name: str | None) -> bool:
@@ -67,7 +67,8 @@ def _fits(run: Json, states: set[str], tags: dict[str, str], name: str | None) -
 def _row(run: Json) -> tuple[str, ...]:
     tags = " ".join(f"{key}={value}" for key, value in (run.get("tags") or {}).items())
     took = duration(run.get("start_time"), run.get("end_time"))
-    return str(run["run_id"]), str(run.get("state", "")), name_of(run), str(run.get("start_time") or ""), took, tags
+    submitted = str(run.get("submitted_at") or run.get("start_time") or "")
+    return str(run["run_id"]), str(run.get("state", "")), name_of(run), submitted, took, tags
 
 
 @click.command()

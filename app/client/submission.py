@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from app.client.progress import Follower, View
 from app.client.session import Pair, Session, json_option, pass_session, run_argument, timeout_option
 from app.client.wes_client import RunRequest
 
+_OWN_ID = re.compile(r"[\w-]*\d[\w-]*")  # of a workflow that the provider keeps
 _FILE = click.Path(exists=True, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _watch = click.option("--watch", is_flag=True, help="Follow the run; the exit code is its end.")
@@ -50,7 +52,7 @@ def submit(
     session: Session, /, workflow: str, params: Path | None, dry_run: bool, idempotency_key: str | None,
     watch: bool, outdir: Path | None, timeout: float | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Run WORKFLOW, a local file or an address, with the inputs in the JSON or YAML file PARAMS.
+    """Run WORKFLOW, a local file, an address or a provider's own id, with the inputs in the JSON or YAML file PARAMS.
 
     Local files that a CWL workflow and PARAMS refer to are sent along.
     """
@@ -76,7 +78,7 @@ def _build(
     **options: Any,
 ) -> tuple[Bundle, RunRequest]:
     file, _ = local_file(workflow)
-    if file is None and not urlsplit(workflow).scheme:
+    if file is None and not urlsplit(workflow).scheme and not _OWN_ID.fullmatch(workflow):
         raise click.BadParameter(f"there is no file {workflow!r}, and it is no address", param_hint="WORKFLOW")
     found, version = type_of(file) if file else (type_of_name(urlsplit(workflow).path), None)
     kind = kind or found

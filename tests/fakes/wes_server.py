@@ -131,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
             r"/runs/([^/]+)/cancel": self._cancel,
         })  # fmt: skip
 
+    def do_DELETE(self) -> None:
+        self._serve({})
+
     def _serve(self, routes: dict[str, Any]) -> None:
         fake, path = self.fake, urlsplit(self.path).path
         fake.requests.append((self.command, self.path))
