@@ -32,7 +32,7 @@ class Option:
     def argument(self, value: str | None) -> str | None:
         """The one word for the command line, None for a flag that is off. Raises Rejected."""
         text = (value or "").strip()
-        if not re.fullmatch(self.pattern or PATTERNS[self.type], text, re.IGNORECASE):
+        if not re.fullmatch(self.pattern or PATTERNS[self.type], text, re.IGNORECASE | re.ASCII):
             raise Rejected(f"workflow_engine_parameters: {self.name} cannot be {value!r}.", "option_not_allowed")
         if self.type == BOOLEAN:
             return None if text.lower() == "false" else f"--{self.name}"

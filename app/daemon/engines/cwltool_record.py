@@ -69,8 +69,12 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(event, dict) and _TASK_ID.fullmatch(str(event.get("task"))) and "event" in event:
+            if isinstance(event, dict) and "event" in event and _is_task_id(event.get("task")):
                 yield event
+
+
+def _is_task_id(value: Any) -> bool:
+    return isinstance(value, str) and _TASK_ID.fullmatch(value) is not None
 
 
 def _regular(path: Path) -> BinaryIO:
