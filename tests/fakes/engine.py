@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from app.daemon.engines.engine_interface import Launch, RunDir, WorkflowEngine

@@ -1,7 +1,8 @@
 """A machine for tests of the local provider: run directories, real shims, and ways to wait for processes without sleeping.
 
 machine.provider()          a LocalProvider on this machine's directories; another one is a restarted daemon
-machine.ended(run_id)       blocks until the shim's hint arrives
+    machine.run_shim(run_id)    a shim of its own for an accepted run; blocks until that shim is no more
+machine.ended(run_id)       blocks until the shim's hint has arrived and the shim is no more
 machine.said()              blocks until an engine's `say(word)`, returns the word
 machine.started()           which runs' engines called `count()`, once for each time
 machine.alive()             pids of what still bears the mark of any run here
@@ -92,12 +93,25 @@ class Machine:
         params = {"ledger": str(self.ledger), "fifo": str(self._fifo), **changes.pop("params", {})}
         return submission(run_id, script, params=params, **changes)
 
+    def run_shim(self, run_id: str, start_by: float = float("inf")) -> None:
+        with self.start_shim(run_id, start_by) as process:
+            assert process.stdout is not None
+            process.stdout.read()
+
+    def start_shim(self, run_id: str, start_by: float = float("inf")) -> subprocess.Popen[bytes]:
+        """Its stdout ends when the shim does."""
+        places = [str(self.runs / run_id), str(self.hint_file), str(start_by)]
+        return subprocess.Popen([sys.executable, "-I", "-S", shim.__file__, *places], stdout=subprocess.PIPE)
+
     def ended(self, run_id: str) -> Mapping[str, str]:
         """The headers of the hint for `run_id`; hints for other runs are passed over."""
         while True:
             body, headers = self.hints.get(timeout=WAIT_SECONDS)
             if body == b'{"run_id": "%s"}' % run_id.encode():
-                return headers
+                break
+        if (record := shim.read_record(str(self.runs / run_id), shim.STARTED)) is not None:
+            self.gone(record["shim"][0])
+        return headers
 
     def said(self) -> str:
         ready, _, _ = select.select([self._listening], [], [], WAIT_SECONDS)

@@ -24,6 +24,7 @@ ATTACHMENT_LOST = "attachment_lost"
 FICLONE = 0x40049409  # linux/fs.h: share the blocks, on file systems that can
 HOLD_PAUSE_SECONDS = 0.02
 COPY_BYTES = 1024 * 1024
+NO_FILE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES})
 BAD_NAME_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 
@@ -83,14 +84,16 @@ def open_below(root: Path, *names: str) -> Iterator[BinaryIO | None]:
                 folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 opened.callback(os.close, folder)
             descriptor = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        except (FileNotFoundError, NotADirectoryError):
-            descriptor = None
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EACCES):  # a link, a socket, made unreadable
+            if error.errno not in NO_FILE_ERRORS:
                 raise
-            descriptor = None
-        file = None if descriptor is None else opened.enter_context(os.fdopen(descriptor, "rb"))
-        yield file if file is not None and stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+            yield None
+            return
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            yield opened.enter_context(os.fdopen(descriptor, "rb"))
+        else:
+            os.close(descriptor)
+            yield None
 
 
 def _try_hold(root: Path) -> int | None:

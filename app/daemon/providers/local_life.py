@@ -171,9 +171,10 @@ def _read_end(root: Path) -> Ended | None:
         return Ended(RECORD_DAMAGED, message=str(error))
     if record is None:
         return None
-    reason, exit_code, message = record.get("reason"), record.get("exit_code"), record.get("message")
-    if reason not in ENDS or not isinstance(exit_code, int | None) or (reason == shim.EXITED and exit_code is None):
-        return Ended(RECORD_DAMAGED, message="exit.json does not say how the run ended")
+    reason, exit_code, message = (record.get(key) for key in ("reason", "exit_code", "message"))
+    is_damaged = not isinstance(exit_code, int | None) or (reason == shim.EXITED and exit_code is None)
+    if is_damaged or not isinstance(reason, str) or reason not in ENDS:
+        return Ended(RECORD_DAMAGED, message="exit.json does not say how the run ended.")
     words = message if isinstance(message, str) else None
     return Ended(reason, exit_code, _seconds(record.get("start")), _seconds(record.get("end")), words)
 

@@ -210,7 +210,8 @@ def attend_engine(root: str, request: dict[str, Any]) -> dict[str, Any]:
     words = read_all(complaint)
     exit_code, was_told = wait_for(engine, float(request["grace_seconds"]))
     end_descendants()
-    sync_outputs(os.path.join(root, "outputs"))
+    if exit_code == 0:
+        sync_outputs(os.path.join(root, "outputs"))
     remove_tree(os.path.join(root, "tmp"))
     if canceled or (was_told and has(root, CANCEL)):
         return {"reason": CANCELED, "exit_code": None if canceled else exit_code, "start": start}
@@ -276,9 +277,10 @@ def wait_for(engine: int, grace_seconds: float) -> tuple[int, bool]:
         woken = signal.sigtimedwait(AWAITED, patience)
         if woken is not None and woken.si_signo == signal.SIGTERM and deadline is None:
             deadline = time.monotonic() + grace_seconds
-            os.killpg(engine, signal.SIGTERM)  # not reaped yet, so the number is still the engine's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(engine, signal.SIGTERM)  # not reaped yet, so the number is still the engine's
         if deadline is not None and time.monotonic() >= deadline:
-            kill_descendants()
+            kill_children()
             signal.sigtimedwait({signal.SIGCHLD}, 0.02)
     return exit_code, deadline is not None
 
@@ -293,20 +295,28 @@ def reap(engine: int = 0) -> int | None:
     return 128 - exit_code if exit_code is not None and exit_code < 0 else exit_code
 
 
-def kill_descendants() -> None:
-    """KILL everything below this process, once. As a subreaper it keeps those that left their session or parent."""
-    for process in with_descendants({os.getpid()}, all_processes()):
-        if process.pid != os.getpid():
-            send_signal(process, signal.SIGKILL)
+def kill_children() -> None:
+    """KILL every child, once. Children of a child that dies become ours, as this is a subreaper: so, in turn, all."""
+    for pid in own_children():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still the child's
+
+
+def own_children() -> list[int]:
+    """Pids, read in microseconds, which is what it takes to catch a process that forks and exits over and over."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [process.pid for process in all_processes() if process.ppid == os.getpid()]
 
 
 def end_descendants() -> None:
     """KILL and reap until no child is left; gives up on what the kernel cannot end in time."""
     deadline = time.monotonic() + KILL_PATIENCE_SECONDS
     while has_children() and time.monotonic() < deadline:
-        kill_descendants()
+        kill_children()
         signal.sigtimedwait({signal.SIGCHLD}, 0.02)
-        reap()
 
 
 def has_children() -> bool:
