@@ -12,6 +12,8 @@ from app.artifacts import ArtifactStorage
 from app.clock import utc_now
 from app.database import Database
 from app.hints import Hinter
+from app.paging import PageTokens
+from app.watching import Waiters
 from config import Settings
 
 
@@ -23,6 +25,8 @@ class Context:
     database: Database
     storage: ArtifactStorage
     hinter: Hinter
+    page_tokens: PageTokens
+    waiters: Waiters
     now: Callable[[], datetime] = utc_now
 
 

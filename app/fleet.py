@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.models import Daemon
+
+ALIVE_FOR = timedelta(seconds=60)
+"""A daemon seen within this time is alive: it shows a sign of life every ten seconds at least."""
 
 
 def sign_on(session: Session, daemon: Daemon) -> list[str]:
@@ -36,6 +39,11 @@ def living(session: Session, since: datetime) -> Sequence[Daemon]:
     """Daemons seen since then that have not stopped, the longest running first."""
     alive = (Daemon.last_seen >= since, Daemon.stopped_at.is_(None))
     return session.scalars(select(Daemon).where(*alive).order_by(Daemon.started_at)).all()
+
+
+def known(session: Session) -> Sequence[Daemon]:
+    """Every daemon that is remembered, also those that stopped or died."""
+    return session.scalars(select(Daemon).order_by(Daemon.started_at)).all()
 
 
 def lost_hosts(session: Session, before: datetime) -> list[str]:

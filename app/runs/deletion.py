@@ -10,10 +10,11 @@ from app.models import WorkflowRun
 from app.states import is_terminal
 
 
-def delete_run(session: Session, run_id: str, owner: str | None) -> None:
+def delete_run(session: Session, run_id: str, owner: str | None) -> list[str]:
     """Remove an ended run with its events, tasks, attachments and tags; its Idempotency-Key is free again.
 
-    Raises NotFound, and Conflict where the run, or a run that it is a step of, has not ended.
+    Returns the run ids that are gone: this one and those of its steps. Raises NotFound, and Conflict where the run has
+    not ended or is a step of another.
     """
     run = session.get(WorkflowRun, run_id, with_for_update=True)
     if run is None or (owner is not None and run.owner != owner):
@@ -22,7 +23,9 @@ def delete_run(session: Session, run_id: str, owner: str | None) -> None:
         raise Conflict(f"Run {run_id} is {run.state}. Cancel it, or wait for its end, before deleting it.")
     if run.parent_id is not None:
         raise Conflict(f"Run {run_id} is a step of run {run.parent_id}. Delete that run.")
+    gone = [run_id]
     for child in session.scalars(select(WorkflowRun.run_id).where(WorkflowRun.parent_id == run_id)):
         session.execute(update(WorkflowRun).where(WorkflowRun.run_id == child).values(parent_id=None))
-        delete_run(session, child, None)
+        gone += delete_run(session, child, None)
     session.execute(delete(WorkflowRun).where(WorkflowRun.run_id == run_id))
+    return gone

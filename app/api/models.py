@@ -1,0 +1,76 @@
+"""What the Swagger page says of requests and answers. Answers are plain dicts: nothing is marshalled with these."""
+
+from __future__ import annotations
+
+from flask_restx import Model, fields
+
+from app.run_requests import JSON_FIELDS, TEXT_FIELDS
+from app.states import State
+
+ERROR = Model("ErrorResponse", {"msg": fields.String(required=True), "status_code": fields.Integer(required=True)})
+RUN_ID = Model("RunId", {"run_id": fields.String(required=True)})
+RUN_STATUS = Model(
+    "RunStatus", {"run_id": fields.String(required=True), "state": fields.String(enum=[str(state) for state in State])}
+)
+TEXT_MAP = fields.Raw(description="Text values by name")
+RUN_SUMMARY = RUN_STATUS.clone(
+    "RunSummary",
+    {
+        "name": fields.String,
+        "submitted_at": fields.DateTime,
+        "start_time": fields.DateTime,
+        "end_time": fields.DateTime,
+        "tags": TEXT_MAP,
+    },
+)
+RUN_LIST = Model(
+    "RunListResponse",
+    {
+        "runs": fields.List(fields.Nested(RUN_SUMMARY)),
+        "next_page_token": fields.String(description="Empty on the last page"),
+        "total_runs": fields.Integer(description="Matching runs, at most 10,000"),
+    },
+)
+LOG = Model(
+    "Log",
+    {
+        "name": fields.String,
+        "cmd": fields.List(fields.String),
+        "start_time": fields.DateTime,
+        "end_time": fields.DateTime,
+        "stdout": fields.Url(description="Absolute address of the text"),
+        "stderr": fields.Url(description="Absolute address of the text"),
+        "exit_code": fields.Integer,
+        "system_logs": fields.List(fields.String),
+    },
+)
+TASK_LOG = LOG.clone("TaskLog", {"id": fields.String(required=True)})
+TASK_LIST = Model(
+    "TaskListResponse", {"task_logs": fields.List(fields.Nested(TASK_LOG)), "next_page_token": fields.String}
+)
+RUN_REQUEST = Model(
+    "RunRequest",
+    {
+        **{name: fields.String(required=name == "workflow_url") for name in TEXT_FIELDS},
+        **{name: fields.Raw(description="JSON object") for name in JSON_FIELDS},
+    },
+)
+RUN_LOG = Model(
+    "RunLog",
+    {
+        "run_id": fields.String,
+        "request": fields.Nested(RUN_REQUEST),
+        "state": fields.String,
+        "run_log": fields.Nested(LOG),
+        "task_logs_url": fields.String,
+        "task_logs": fields.List(fields.Nested(TASK_LOG)),
+        "outputs": fields.Raw,
+    },
+)
+VALIDATION = Model("Validation", {"valid": fields.Boolean, "problems": fields.List(fields.String)})
+EVENTS = Model("Events", {"events": fields.List(fields.Raw)})
+OUTPUTS = Model("Outputs", {"outputs": fields.List(fields.Raw)})
+ALL = (
+    ERROR, RUN_ID, RUN_STATUS, RUN_SUMMARY, RUN_LIST, LOG, TASK_LOG, TASK_LIST, RUN_REQUEST, RUN_LOG, VALIDATION,
+    EVENTS, OUTPUTS,
+)  # fmt: skip

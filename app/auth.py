@@ -1,0 +1,110 @@
+"""Who asks, and whether this request may be served at all: deny by default.
+
+Without accounts the service listens on loopback only and everybody is `local`. Because any web page can reach
+localhost, the Host header is held against a list (DNS rebinding), and requests that change something may not come from
+other sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, g, request
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
+
+from config import LOOPBACK_HOSTS, Settings
+
+LOCAL_USER = "local"
+PUBLIC_ENDPOINTS = frozenset(
+    {
+        "wes_service_info",
+        "auth_instructions",
+        "healthz",
+        "readyz",
+        "doc",
+        "specs",
+        "restx_doc.static",
+        "bootstrap.static",
+        "web.static",
+    }
+)
+"""What is served without credentials. Everything else answers 401 to nobody."""
+
+Identify = Callable[[Request], str | None]
+"""The user that a request's credentials prove; None where they prove nobody."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_CORS_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Range",
+    "Access-Control-Expose-Headers": "Content-Range, Retry-After",
+}
+
+
+def identify_local(request: Request) -> str | None:
+    """On loopback without accounts everybody is the same user."""
+    return LOCAL_USER
+
+
+def register(app: Flask, settings: Settings, identify: Identify) -> None:
+    """Check every request of this application before anything else sees it."""
+
+    @app.before_request
+    def check() -> None:
+        _check_host(settings)
+        if request.method not in _SAFE:
+            _check_origin(settings)
+        g.user = identify(request)
+        is_public = request.endpoint in PUBLIC_ENDPOINTS or request.endpoint is None or request.method == "OPTIONS"
+        if g.user is None and not is_public:
+            raise Unauthorized("Credentials are needed.", www_authenticate=WWWAuthenticate("basic", {"realm": "wes"}))
+
+    @app.after_request
+    def allow_listed_origins(response: Response) -> Response:
+        origin = request.headers.get("Origin")
+        if origin in settings.allowed_origins:
+            response.headers.extend({"Access-Control-Allow-Origin": origin, **_CORS_HEADERS})
+        if settings.allowed_origins:
+            response.vary.add("Origin")
+        return response
+
+
+def current_user() -> str:
+    """The owner that every query of this request is limited to."""
+    return str(g.user)
+
+
+def current_user_or_nobody() -> str | None:
+    """For public endpoints, which show more to somebody: None where the request has no valid credentials."""
+    return g.user  # type: ignore[no-any-return]
+
+
+def _check_host(settings: Settings) -> None:
+    names = {*LOOPBACK_HOSTS, *(name.lower() for name in settings.allowed_hosts)}
+    if settings.public_url:
+        names.add(urlsplit(settings.public_url).hostname or "")
+    if _hostname(f"//{request.host}") not in names:
+        raise BadRequest("This service is not known under that Host name. Names to accept go into ALLOWED_HOSTS.")
+
+
+def _check_origin(settings: Settings) -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        if origin not in {_origin(request.host_url), _origin(settings.public_url), *settings.allowed_origins}:
+            raise Forbidden("Requests from other web sites are refused. Origins to accept go into ALLOWED_ORIGINS.")
+    elif request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        raise Forbidden("Requests from other web sites are refused.")
+
+
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,98 @@
+"""Where a workflow_url may point: an address, a provider's own id, an attachment, a file below a root. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterable
+from urllib.parse import unquote, urlsplit
+
+from app.attachment_names import attachment_of
+from app.errors import InvalidRequest
+
+PROVIDER_SCHEMES = {"healthomics": "healthomics", "sevenbridges": "sevenbridges", "bvbrc": "bvbrc"}
+"""Scheme of a workflow_url -> the provider that it means."""
+FETCHED_SCHEMES = frozenset({"http", "https", "s3", "trs"})
+HEALTHOMICS_ID = re.compile(r"\d+|wf-[\w-]+", re.ASCII)
+_HEALTHOMICS_ARN = re.compile(r"arn:aws[a-z-]*:omics:")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_SUFFIX_TYPES = {".cwl": "CWL", ".wdl": "WDL", ".nf": "NFL", ".smk": "SMK"}
+
+
+def scheme_of(workflow_url: str) -> str:
+    """Lower-case; "" where there is none."""
+    found = _SCHEME.match(workflow_url)
+    return found[1].lower() if found else ""
+
+
+def provider_of(workflow_url: str) -> str | None:
+    """The provider whose scheme or ARN this is."""
+    if _HEALTHOMICS_ARN.match(workflow_url):
+        return "healthomics"
+    return PROVIDER_SCHEMES.get(scheme_of(workflow_url))
+
+
+def type_of(workflow_url: str) -> str | None:
+    """The workflow type that the suffix tells."""
+    path = workflow_url.partition("#")[0].partition("?")[0]
+    if posixpath.basename(path) == "Snakefile":
+        return "SMK"
+    return _SUFFIX_TYPES.get(posixpath.splitext(path)[1].lower())
+
+
+def check_location(
+    workflow_url: str, attachments: Collection[str], roots: Iterable[str], schemes: Collection[str], takes_ids: bool
+) -> None:
+    """Raises InvalidRequest where nothing can be found there.
+
+    `schemes`: what the provider reads beyond ours. `takes_ids`: the provider has workflows of its own, so that
+    `workflow_url` may be a bare id.
+    """
+    scheme = scheme_of(workflow_url)
+    if scheme == "file" or workflow_url.startswith("/"):
+        _check_below_roots(workflow_url, roots)
+    elif scheme and not provider_of(workflow_url):
+        _check_scheme(workflow_url, scheme, FETCHED_SCHEMES | {word.lower() for word in schemes})
+    elif not scheme and not takes_ids:
+        _check_attached(workflow_url, attachments)
+
+
+def _check_scheme(workflow_url: str, scheme: str, allowed: Collection[str]) -> None:
+    if scheme not in allowed:
+        raise InvalidRequest(f"workflow_url: {scheme!r} is not supported. Supported: {', '.join(sorted(allowed))}.")
+    try:
+        has_host = bool(urlsplit(workflow_url).hostname)
+    except ValueError:
+        has_host = False
+    if not has_host:
+        raise InvalidRequest("workflow_url is not an address that can be read.")
+
+
+def _check_below_roots(workflow_url: str, roots: Iterable[str]) -> None:
+    """By its words alone: whoever opens the file looks again, with symbolic links resolved."""
+    path = _file_path(workflow_url)
+    if path is None or not any(_is_below(path, root) for root in roots):
+        raise InvalidRequest("workflow_url: files of this machine can be used below the configured FILE_ROOTS only.")
+
+
+def _file_path(workflow_url: str) -> str | None:
+    if workflow_url.startswith("/"):
+        return workflow_url.partition("#")[0]
+    try:
+        parts = urlsplit(workflow_url)
+    except ValueError:
+        return None
+    return unquote(parts.path) if parts.netloc in ("", "localhost") else None
+
+
+def _is_below(path: str, root: str) -> bool:
+    root = posixpath.normpath(root)
+    return path.startswith("/") and ".." not in path.split("/") and posixpath.commonpath([path, root]) == root
+
+
+def _check_attached(workflow_url: str, attachments: Collection[str]) -> None:
+    if not attachments:
+        raise InvalidRequest("Relative 'workflow_url' but missing 'workflow_attachment'")
+    if attachment_of(workflow_url, attachments) is None:
+        some = ", ".join(sorted(attachments)[:10])
+        raise InvalidRequest(f"workflow_url {workflow_url!r} is none of the attachments ({some}).")

@@ -1,0 +1,74 @@
+"""Stored files to HTTP: Range, validators and headers that keep a browser from running them. Opens no session."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+from urllib.parse import quote
+
+from flask import Response, request
+from werkzeug.wsgi import FileWrapper
+
+from app.artifacts import CHUNK, StoredFile
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cache-Control": "private, no-cache",
+}
+
+
+def send_log(log: StoredFile | None) -> Response:
+    """A log as text, also while it grows: this answer ends where the log ended when it was asked for."""
+    if log is None:
+        return Response(b"", mimetype="text/plain", headers=_HEADERS)
+    return _send(log, "text/plain; charset=utf-8", {})
+
+
+def send_download(file: StoredFile) -> Response:
+    """A file as an attachment, whatever it is."""
+    name = file.path.rpartition("/")[2]
+    return _send(
+        file, "application/octet-stream", {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+    )
+
+
+def _send(file: StoredFile, content_type: str, headers: dict[str, str]) -> Response:
+    """200, 206, 304, or raises RequestedRangeNotSatisfiable (416)."""
+    window = _Window(file.open(), file.size)
+    response = Response(
+        FileWrapper(window, CHUNK),  # type: ignore[arg-type]
+        content_type=content_type,
+        headers={**_HEADERS, **headers, "Content-Length": str(file.size)},
+        direct_passthrough=True,
+    )
+    response.call_on_close(window.close)
+    response.set_etag(f"{int(file.modified * 1e6):x}-{file.size:x}")
+    try:
+        return response.make_conditional(request, accept_ranges=True, complete_length=file.size)  # type: ignore[return-value]
+    except BaseException:
+        window.close()
+        raise
+
+
+class _Window(io.RawIOBase):
+    """The first `size` bytes of a file: one that grows meanwhile sends no more than was announced."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,52 @@
+"""What can be said of a request before it runs, without an engine. Nothing is stored and nothing is fetched."""
+
+from __future__ import annotations
+
+from flask import Request
+
+from app.artifacts import Upload
+from app.attachment_names import attachment_of
+from app.context import Context
+from app.cwl_documents import MAX_BYTES, cwl_problems
+from app.errors import InvalidRequest
+from app.locations import type_of
+from app.submissions import Submission, read_submission, route_request
+
+
+def check_request(context: Context, http: Request) -> list[str]:
+    """Every problem in words; none where the request would be accepted and looks runnable. Raises TooLarge."""
+    try:
+        submission = read_submission(http, context.settings)
+        workflow_type = route_request(context, submission.request).workflow_type
+    except InvalidRequest as error:
+        return [str(error)]
+    return list(_document_problems(submission, workflow_type))
+
+
+def _document_problems(submission: Submission, workflow_type: str) -> list[str]:
+    request = submission.request
+    problems = []
+    told = type_of(request.workflow_url)
+    if told and told != workflow_type:
+        problems.append(f"workflow_type is {workflow_type}, but workflow_url looks like {told}.")
+    name = attachment_of(request.workflow_url, request.attachments)
+    if name is None:
+        return problems
+    text = _text(submission.uploads[request.attachments.index(name)])
+    if text is None:
+        return [*problems, f"{name} is not UTF-8 text."]
+    if not text.strip():
+        return [*problems, f"{name} is empty."]
+    if workflow_type == "CWL" and len(text) <= MAX_BYTES:
+        fragment = request.workflow_url.partition("#")[2]
+        problems += cwl_problems(text, fragment, request.workflow_type_version, request.workflow_params)
+    return problems
+
+
+def _text(upload: Upload) -> str | None:
+    upload.seek(0)
+    data = upload.read(MAX_BYTES + 1)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None if len(data) <= MAX_BYTES else data.decode(errors="replace")

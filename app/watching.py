@@ -1,0 +1,54 @@
+"""Somebody waits for a run's next state, or watches its log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from app.database import Database
+from app.hints import Hinter
+from app.runs import transitions
+from app.states import State, is_terminal
+
+LONGEST_WAIT_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+LOG_WANTED_EVERY = timedelta(seconds=5)
+
+
+class Waiters:
+    """Requests that are held open, at most `room` at once in this process: each holds a thread of the server."""
+
+    def __init__(self, room: int, pause: Callable[[float], None] = time.sleep) -> None:
+        self._room = threading.Semaphore(room)
+        self._pause = pause
+
+    def wait(self, look: Callable[[], State], seconds: float) -> State:
+        """The state once it has changed or ended, or after `seconds`; at once where there is no room."""
+        state = look()
+        with self._seat() as seated:
+            left, pause = min(seconds, LONGEST_WAIT_SECONDS) if seated else 0.0, FIRST_PAUSE_SECONDS
+            seen = state
+            while left > 0 and state == seen and not is_terminal(state):
+                self._pause(min(pause, left))
+                left, pause = left - pause, min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                state = look()
+        return state
+
+    @contextmanager
+    def _seat(self) -> Iterator[bool]:
+        seated = self._room.acquire(blocking=False)
+        try:
+            yield seated
+        finally:
+            if seated:
+                self._room.release()
+
+
+def want_log(database: Database, hinter: Hinter, run_id: str, now: datetime) -> None:
+    """Ask the daemon, at most every few seconds, to bring this active run's logs up to date."""
+    if database.transact(lambda session: transitions.want_logs(session, run_id, now, now - LOG_WANTED_EVERY)):
+        hinter.hint(run_id)
