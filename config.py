@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     organization_name: str = "Example organization"
     organization_url: str = "https://example.org"
     contact_info_url: str = "mailto:admin@example.org"
+    service_environment: str = "prod"
+    service_created_at: str = "2026-11-20T00:00:00Z"
 
     # Requests
     max_request_bytes: int = Field(20 * 1024**3, ge=1024)

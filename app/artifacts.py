@@ -65,7 +65,7 @@ class Upload(ABC):
 
     @abstractmethod
     def read(self, size: int = -1) -> bytes:
-        """From the beginning, after `seek(0)`: for form fields that came as file parts."""
+        """From where `seek` went: for form fields that came as file parts."""
 
     @abstractmethod
     def seek(self, offset: int) -> int: ...
@@ -181,8 +181,8 @@ class _FileUpload(Upload):
         staging = root / "staging"
         staging.mkdir(parents=True, exist_ok=True)
         self._root, self._path = root, staging / secrets.token_hex(16)
-        self._file = self._path.open("x+b")
-        self._hash, self._size = hashlib.sha256(), 0
+        self._file = self._path.open("xb")
+        self._hash, self._size, self._offset = hashlib.sha256(), 0, 0
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
@@ -190,19 +190,25 @@ class _FileUpload(Upload):
         return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read(size)
+        self._offset += len(data)
+        return data
 
     def seek(self, offset: int) -> int:
-        return self._file.seek(offset)
+        """All is written: the descriptor goes back, as one request may bring more files than a process may open."""
+        self._file.close()
+        self._offset = offset
+        return offset
 
     def close(self) -> None:
         self._file.close()
         self._path.unlink(missing_ok=True)
 
     def keep(self) -> tuple[str, int]:
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
+        _fsync(self._path)
         sha256 = self._hash.hexdigest()
         blob = _blob_path(self._root, sha256)
         if not blob.parent.is_dir():
@@ -281,9 +287,7 @@ def _place(target: Path, make: Callable[[Path], None]) -> None:
     fresh = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         make(fresh)
-        descriptor = os.open(fresh, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        _fsync(fresh)
         fresh.replace(target)  # a rename onto another link of the same file does nothing, so the name may remain
     finally:
         fresh.unlink(missing_ok=True)
@@ -359,7 +363,11 @@ def _unlink_if_old(path: Path, before: float) -> bool:
 
 
 def _fsync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(folder, os.O_DIRECTORY)
+
+
+def _fsync(path: Path, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import api, auth, cli
 from app.api import errors
-from app.api.addresses import AliasPrefix, is_api_path
+from app.api.addresses import AliasPrefix, NameConverter, is_api_path
 from app.artifacts import DirectoryStorage
 from app.clock import utc_now
 from app.context import Context
@@ -48,6 +48,7 @@ def create_app(
     app = Application(__name__, static_folder=None)
     app.url_map.strict_slashes = False  # a redirect would turn a POST into a GET
     app.url_map.merge_slashes = False
+    app.url_map.converters["string"] = NameConverter
     app.config.from_mapping(_flask_settings(settings))
     db.init_app(app)
     migrate.init_app(app)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from flask import request
+from werkzeug.routing import BaseConverter
 
 from app.context import current
 
@@ -21,6 +22,12 @@ HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 def is_api_path(path: str) -> bool:
     """True where answers, also errors, are JSON as WES defines it."""
     return path == BASE_PATH or path.startswith(f"{BASE_PATH}/") or path in HEALTH_PATHS
+
+
+class NameConverter(BaseConverter):
+    """A part of a path that can be a name in the database: PostgreSQL takes no NUL."""
+
+    regex = r"[^/\x00]+"
 
 
 class AliasPrefix:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response
@@ -25,6 +27,8 @@ AUTH_INSTRUCTIONS = """Authorization
 This service listens on this machine only and asks for no credentials: whoever can reach it is the user "local".
 To offer it to other machines, put an authenticating proxy in front of it.
 """
+INSTALLED_AT = timestamp(datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC))
+"""When this code came to this machine."""
 ns = Namespace("Service info", path="/service-info")
 
 
@@ -78,6 +82,9 @@ def _identity() -> Json:
         "organization": {"name": settings.organization_name, "url": settings.organization_url},
         "contactUrl": settings.contact_info_url,
         "documentationUrl": f"{root_url()}/docs",
+        "createdAt": settings.service_created_at,
+        "updatedAt": INSTALLED_AT,
+        "environment": settings.service_environment,
         "version": VERSION,
     }
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, Tuple, func, literal, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.database import UtcDateTime
 from app.errors import NotFound
@@ -23,6 +23,18 @@ _Query = TypeVar("_Query", bound=Select[Any])
 
 Cursor = tuple[datetime, str]
 """(submitted_at, run_id) of the last run of a page; the next page begins after it."""
+
+
+_NOT_LISTED = [
+    defer(column, raiseload=True)
+    for column in (
+        WorkflowRun.workflow_params,
+        WorkflowRun.workflow_engine_parameters,
+        WorkflowRun.outputs,
+        WorkflowRun.submit_request,
+    )
+]
+"""Columns that may be megabytes long: pages do not read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
 
 def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int, after: Cursor | None = None) -> Page:
     """A page of runs, newest first."""
-    query = _matching(select(WorkflowRun), owner, which)
+    query = _matching(select(WorkflowRun).options(*_NOT_LISTED), owner, which)
     if after:
         query = query.where(_row_position < _as_row(after))
     query = query.order_by(WorkflowRun.submitted_at.desc(), WorkflowRun.run_id.desc()).limit(limit + 1)
@@ -120,7 +132,7 @@ def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int,
 def list_newer(session: Session, owner: str | None, which: RunFilter, limit: int, before: Cursor) -> Page:
     """The page that ends just before `before`, newest first; `next` is where still newer runs are (None: these are the
     newest)."""
-    query = _matching(select(WorkflowRun), owner, which)
+    query = _matching(select(WorkflowRun).options(*_NOT_LISTED), owner, which)
     query = query.where(_row_position > _as_row(before))
     runs = session.scalars(query.order_by(WorkflowRun.submitted_at, WorkflowRun.run_id).limit(limit + 1)).all()
     more = len(runs) > limit
