@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import api, auth, cli
+from app import api, auth, cli, web
 from app.api import errors
 from app.api.addresses import AliasPrefix, NameConverter, is_api_path
 from app.artifacts import DirectoryStorage
@@ -55,6 +55,7 @@ def create_app(
     app.extensions["wes"] = _context(app, settings, now)
     auth.register(app, settings, identify)
     api.register(app)
+    web.register(app, settings)
     cli.register(app)
     _wrap(app, settings)
     return app
