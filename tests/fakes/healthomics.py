@@ -40,7 +40,10 @@ REFUSALS = {
 
 
 class HealthOmics(Service):
-    """One account in one region. Keywords: `frozen`, `speed` and `seed` of `Service`, and those of `Options`."""
+    """One account in one region, with a private workflow 1000001 and a Ready2Run one 1000002.
+
+    Keywords: `frozen`, `speed` and `seed` of `Service`, and those of `Options`.
+    """
 
     def __init__(
         self,
@@ -164,6 +167,7 @@ def main() -> None:
             "AWS_ACCESS_KEY_ID": "fake",
             "AWS_SECRET_ACCESS_KEY": "fake",
             "HEALTHOMICS_ROLE_ARN": "arn:aws:iam::123456789012:role/fake",
+            "HEALTHOMICS_OUTPUT_BUCKET": "wes-outputs",
             **{name: value for name, value in endpoints.items() if value},
         },
     )

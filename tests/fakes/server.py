@@ -17,12 +17,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from tests.fakes.faults import REFUSALS, Fault, Faults, Reply, Request
 from tests.fakes.timeline import Plans, Timeline
 
+ROOT = Path(__file__).parents[2]
 CONTROL = "/_control/"
 VIOLATION_HEADER = "x-fake-violation"
 KEPT_REQUESTS = 10_000
@@ -298,7 +300,7 @@ class InProcess:
         self._command = [sys.executable, "-m", module, "--port", "0", *arguments]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         first = self._process.stdout.readline()
         if not first:
