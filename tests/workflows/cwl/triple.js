@@ -1,0 +1,1 @@
+function triple(n) { return 3 * n; }
