@@ -30,8 +30,9 @@ def check_together(names: Iterable[str]) -> None:
     """Raises InvalidRequest where two names would meet on some file system."""
     seen: dict[str, str] = {}
     for name in names:
-        if (twin := seen.setdefault(_folded(name), name)) is not name:
+        if twin := seen.get(key := _folded(name)):
             raise InvalidRequest(f"workflow_attachment {name!r} and {twin!r} are the same file on some systems")
+        seen[key] = name
     for key, name in seen.items():
         for parent in PurePosixPath(key).parents:
             if str(parent) in seen:

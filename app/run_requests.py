@@ -77,9 +77,9 @@ def _read_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 def _read_object(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = fields.get(name)
-    if isinstance(value, str) and value.strip():
-        value = load_json(value, name)
-    if value is None or value == "":
+    if isinstance(value, str):
+        value = load_json(value, name) if value.strip() else None
+    if value is None:
         return {}
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name} must be a JSON object.")
