@@ -41,18 +41,15 @@ steps:
     out: [report]
     run:
       class: CommandLineTool
-      baseCommand: [awk]
-      arguments:
-        - position: 1
-          valueFrom: |
-            NR == FNR { listed++; next }
-            $2 == 0 {
-              print "ERROR: sample " $1 " (line " FNR ") has no reads." > "/dev/stderr"
-              print "Remove it from the sheet, or sequence it again." > "/dev/stderr"
-              exit 3
-            }
-            { print $1 ": " $2 " reads, one of " listed " samples" }
+      baseCommand: sh
       inputs:
+        script:
+          type: File
+          default:
+            class: File
+            location: fails_check.sh
+          inputBinding:
+            position: 1
         names:
           type: File
           inputBinding:

@@ -1,4 +1,4 @@
-"""Why a run failed, for people: the first failed task, the last lines of its stderr, the service's own words."""
+"""Why a run failed, for people: the first failed task with the last lines of its stderr, or the service's own words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def report_failure(client: WesClient, display: Display, run_id: str) -> None:
         display.say(f"\nTask {task.get('name') or task_key(task)} failed with exit code {task['exit_code']}.")
     if lines := (_tail(client, run_id, task_key(task)) if task else "") or _tail(client, run_id, None):
         display.say(f"Last lines of stderr:\n{lines}")
-    for line in _system_logs(client, run_id)[-SYSTEM_LINES:]:
-        display.say(line)
+    if not task or not lines:
+        for line in _system_logs(client, run_id)[-SYSTEM_LINES:]:
+            display.say(line)
     display.say(f"More: wesctl show {run_id}, wesctl logs {run_id} --stderr")
 
 

@@ -56,6 +56,7 @@ class WesServer:
         self.token = token
         self.cut_after: int | None = None  # bytes of a file that are sent before the connection breaks, each time
         self.knows_ranges = True
+        self.refuses_long_suffixes = False  # `bytes=-99` of a shorter file is 416, as Werkzeug has it, against RFC 9110
         self.next_states = ["QUEUED", "RUNNING", "COMPLETE"]  # of submitted runs
         self._port = 0
 
@@ -195,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not asked:
             return self._answer(200, content, {}, self.fake.cut_after)
         start = int(asked[1]) if asked[1] else max(0, len(content) - int(asked[2]))
-        if start >= len(content):
+        is_too_long = not asked[1] and int(asked[2]) > len(content) and self.fake.refuses_long_suffixes
+        if start >= len(content) or is_too_long:
             return self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         place = f"bytes {start}-{len(content) - 1}/{len(content)}"
         return self._answer(206, content[start:], {"Content-Range": place}, self.fake.cut_after)

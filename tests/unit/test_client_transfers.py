@@ -83,6 +83,15 @@ def test_the_tail_of_a_long_log(server: WesServer, client: WesClient, lines: int
     assert client.get_log_tail("r", "stdout", lines=lines) == b"".join(every[-lines:] if lines else [])
 
 
+@pytest.mark.parametrize("text", [b"", b"short\nlog\n"])
+def test_the_tail_of_a_log_that_is_shorter_than_what_is_asked_for(
+    server: WesServer, client: WesClient, text: bytes
+) -> None:
+    add_log(server, text)
+    for server.refuses_long_suffixes in (False, True):
+        assert client.get_log_tail("r", "stdout") == text
+
+
 def test_a_tail_does_not_fetch_the_whole_log(server: WesServer, client: WesClient) -> None:
     add_log(server, b"x\n" * 2_000_000)
     client.get_log_tail("r", "stdout", lines=5)
