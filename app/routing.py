@@ -166,50 +166,38 @@ def _type(request: RunRequest, offers: Offers) -> str:
 
 
 def _provider(request: RunRequest, workflow_type: str, offers: Offers, rules: Rules) -> str:
-    claims = list(_claims(request, workflow_type, offers, rules))
-    provider, reason = claims[0]
-    for other, other_reason in claims[1:]:
-        if other != provider:
-            raise InvalidRequest(f"{reason} means provider {provider!r}, but {other_reason} means {other!r}.")
-    if offers and provider not in offers:
-        raise _unsupported("provider", provider, offers)
-    return provider
+    claims = [claim for claim in _claims(request, workflow_type) if claim[0]]
+    of_engine = _providers_of_engine(request.workflow_engine, offers)
+    default = rules.default_provider if not of_engine or rules.default_provider in of_engine else of_engine[0]
+    chosen, reason = claims[0] if claims else (default, "DEFAULT_WES_PROVIDER")
+    if of_engine and chosen not in of_engine:
+        claims.append((of_engine[0], f"workflow_engine {request.workflow_engine!r}"))
+    for other, other_reason in claims:
+        if other != chosen:
+            raise InvalidRequest(f"{reason} means provider {chosen!r}, but {other_reason} means {other!r}.")
+    if offers and chosen not in offers:
+        raise _unsupported("provider", chosen, offers)
+    return chosen
 
 
-def _claims(request: RunRequest, workflow_type: str, offers: Offers, rules: Rules) -> Iterator[tuple[str, str]]:
-    """(provider, what asks for it), the strongest first; the default only where nothing else asks."""
-    found = False
-    asked = {
-        f"workflow_url {request.workflow_url!r}": provider_of(request.workflow_url),
-        "workflow_engine_parameters.provider": _named_provider(request),
-        f"workflow_type {workflow_type}": "dag" if workflow_type == "DAG" else None,
-    }
-    for reason, provider in asked.items():
-        if provider:
-            found = True
-            yield provider, reason
-    if request.workflow_engine and (engine_providers := _providers_of_engine(request.workflow_engine, offers)):
-        wished = next((provider for provider in asked.values() if provider), rules.default_provider)
-        found = True
-        yield (
-            wished if wished in engine_providers else engine_providers[0],
-            f"workflow_engine {request.workflow_engine!r}",
-        )
-    if not found:
-        yield rules.default_provider, "DEFAULT_WES_PROVIDER"
-
-
-def _named_provider(request: RunRequest) -> str | None:
-    named = request.workflow_engine_parameters.get("provider")
-    return _provider_name(named) if named else None
+def _claims(request: RunRequest, workflow_type: str) -> Iterator[tuple[str, str]]:
+    """(provider or "", what asks for it), the strongest first."""
+    yield provider_of(request.workflow_url) or "", f"workflow_url {request.workflow_url!r}"
+    yield (
+        _provider_name(request.workflow_engine_parameters.get("provider") or ""),
+        "workflow_engine_parameters.provider",
+    )
+    yield "dag" if workflow_type == "DAG" else "", f"workflow_type {workflow_type}"
 
 
 def _provider_name(word: str) -> str:
     return PROVIDER_ALIASES.get(word.casefold(), word.casefold())
 
 
-def _providers_of_engine(engine: str, offers: Offers) -> list[str]:
+def _providers_of_engine(engine: str | None, offers: Offers) -> list[str]:
     """A provider's own name, or every provider that offers an engine of this name."""
+    if engine is None:
+        return []
     provider = _provider_name(engine)
     if provider in offers or provider in PROVIDER_ALIASES.values():
         return [provider]
