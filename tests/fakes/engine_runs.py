@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.daemon.engines.cwltool import CwltoolEngine
+from app.daemon.engines.cwltool import SYSTEM_PATH, CwltoolEngine
 from app.daemon.engines.engine_interface import RunDir
 from app.daemon.engines.environments import EngineEnvironments
 from app.daemon.engines.fetcher import FetchPolicy
@@ -67,11 +67,13 @@ class EngineRun:
     root: Path
     files: Mapping[str, str] = field(default_factory=dict)
     policy: FetchPolicy = field(default_factory=FetchPolicy)
-    path: str | None = None  # instead of the PATH that the engine would get
+    search_path: str = SYSTEM_PATH
+    container_runtime: str = "none"
 
     def __post_init__(self) -> None:
         self.dir = RunDir(self.root)
-        self.engine = CwltoolEngine(installed_engine_root(), "none", self.policy)
+        root = installed_engine_root()
+        self.engine = CwltoolEngine(root, self.container_runtime, self.policy, search_path=self.search_path)
         for name, text in self.files.items():
             file = self.dir.work / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +93,11 @@ class EngineRun:
         self.engine.check(run)
         self.engine.stage(run, self.dir)
         launch = self.engine.launch(run, self.dir)
-        environment = {**launch.environment, **({"PATH": self.path} if self.path else {})}
         with self.dir.stdout.open("wb") as stdout, self.dir.stderr.open("wb") as stderr:
             with subprocess.Popen(
                 launch.argv,
                 cwd=self.dir.work,
-                env=environment,
+                env=dict(launch.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

@@ -82,7 +82,7 @@ def test_scatter_and_javascript_without_node_on_the_path(tmp_path: Path) -> None
     tools.mkdir()
     for name in ("sh", "echo", "cat"):
         tools.joinpath(name).symlink_to(str(shutil.which(name)))
-    run = EngineRun(tmp_path / "run", {"wf.cwl": SCATTER}, path=str(tools))
+    run = EngineRun(tmp_path / "run", {"wf.cwl": SCATTER}, search_path=str(tools))
     assert run("wf.cwl", {"names": ["ada", "bob", "eve"]}) == 0, run.words()
     assert run.outputs()["count"] == 3
     assert (run.dir.outputs / "all.txt").read_text() == "Hello ADA\nHello BOB\nHello EVE\n"

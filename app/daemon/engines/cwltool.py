@@ -10,7 +10,6 @@ import os
 import subprocess
 import threading
 from pathlib import Path
-from shutil import which
 from typing import Any, ClassVar
 
 from app.daemon.engines import cwltool_options, cwltool_record
@@ -38,7 +37,10 @@ PROBES = {"docker": ["docker", "info"], "podman": ["podman", "info"], "singulari
 
 
 class CwltoolEngine(WorkflowEngine):
-    """cwltool in the environments below `root`. `container_runtime`: a key of CONTAINER_ARGUMENTS, or `auto`."""
+    """cwltool in the environments below `root`.
+
+    `container_runtime`: a key of CONTAINER_ARGUMENTS, or `auto`. `search_path`: where steps find their programs.
+    """
 
     name: ClassVar[str] = "cwltool"
     workflow_types: ClassVar[dict[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
@@ -47,12 +49,18 @@ class CwltoolEngine(WorkflowEngine):
     )
 
     def __init__(
-        self, root: Path, container_runtime: str, policy: FetchPolicy, resolver: Resolver = system_resolver
+        self,
+        root: Path,
+        container_runtime: str = "auto",
+        policy: FetchPolicy | None = None,
+        resolver: Resolver = system_resolver,
+        search_path: str = SYSTEM_PATH,
     ) -> None:
         self._environments = EngineEnvironments(root)
         self._container_runtime = container_runtime
-        self._policy = policy
+        self._policy = policy or FetchPolicy()
         self._resolver = resolver
+        self._search_path = search_path
         self._probing = threading.Lock()
 
     def versions(self) -> list[str]:
@@ -82,7 +90,7 @@ class CwltoolEngine(WorkflowEngine):
                 *(*options, *places, staged["process"], staged["inputs"]),
             ),
             environment={
-                "PATH": SYSTEM_PATH,
+                "PATH": self._search_path,
                 "HOME": str(_home(run_dir)),
                 "TMPDIR": str(run_dir.tmp),
                 "LANG": "C.UTF-8",
@@ -111,25 +119,28 @@ class CwltoolEngine(WorkflowEngine):
         """`auto` is settled once, by asking: it may take a few seconds."""
         with self._probing:
             if self._container_runtime == "auto":
-                self._container_runtime = next(filter(_works, PROBES), "none")
+                self._container_runtime = next(filter(self._works, PROBES), "none")
         return CONTAINER_ARGUMENTS[self._container_runtime]
 
-
-def _works(runtime: str) -> bool:
-    """Asked as a run would: with the same PATH, and nothing else."""
-    if runtime == "podman" and os.geteuid() == 0:
-        return False  # cwltool maps users in a way that podman only knows without root
-    command = PROBES[runtime]
-    if (executable := which(command[0], path=SYSTEM_PATH)) is None:
-        return False
-    quiet = subprocess.DEVNULL
-    try:
-        done = subprocess.run(
-            [executable, *command[1:]], stdin=quiet, stdout=quiet, stderr=quiet, timeout=PROBE_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    def _works(self, runtime: str) -> bool:
+        """Asked as a run would: with the same PATH, and nothing else."""
+        if runtime == "podman" and os.geteuid() == 0:
+            return False  # cwltool maps users in a way that podman only knows without root
+        environment = {"PATH": self._search_path}
+        quiet = subprocess.DEVNULL
+        try:
+            done = subprocess.run(
+                PROBES[runtime],
+                env=environment,
+                stdin=quiet,
+                stdout=quiet,
+                stderr=quiet,
+                timeout=PROBE_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
 
 
 def _home(run_dir: RunDir) -> Path:
