@@ -167,7 +167,8 @@ def test_lists_come_in_pages_by_status(fake: InThread, omics: Any) -> None:
     run_id = start(omics, name="moving")["id"]
     fake.control.advance(seconds=5)
     fake.control.reset()
-    pages = omics.get_paginator("list_runs").paginate(status="PENDING", PaginationConfig={"PageSize": 100})
+    pages = list(omics.get_paginator("list_runs").paginate(status="PENDING", PaginationConfig={"PageSize": 100}))
+    assert [len(page["items"]) for page in pages] == [100, 100, 55]
     assert len({run["id"] for page in pages for run in page["items"]}) == 255
     assert fake.control.calls() == {"ListRuns": 3}
     assert [run["id"] for run in omics.list_runs(status="STARTING")["items"]] == [run_id]
