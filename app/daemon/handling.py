@@ -373,6 +373,7 @@ class RunHandler:
 
     def _submission(self, run: WorkflowRun) -> Submission:
         with self._database.reading() as session:
+            whole = listing.get_run(session, run.run_id, None)
             attachments = listing.get_attachments(session, run.run_id)
         return Submission(
             run_id=run.run_id,
@@ -381,14 +382,14 @@ class RunHandler:
             workflow_type=run.workflow_type,
             workflow_type_version=run.workflow_type_version,
             workflow_url=run.workflow_url,
-            workflow_params=run.workflow_params,
+            workflow_params=whole.workflow_params,
             workflow_engine=run.workflow_engine,
             workflow_engine_version=run.workflow_engine_version,
             workflow_engine_parameters=run.workflow_engine_parameters,
             tags=run.tags,
             attachments=tuple(_StoredAttachment(a.path, a.sha256, a.size, self._storage) for a in attachments),
             owner=run.owner,
-            request=run.submit_request or {},
+            request=whole.submit_request or {},
             sent_at=run.submit_sent_at,
         )
 

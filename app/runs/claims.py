@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, TextClause, and_, case, false, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
 from app.states import TERMINAL
@@ -20,6 +20,10 @@ SUSPECT_AFTER = 3
 """Claims in a row that were never released, after which a run is only claimed alone."""
 
 _UNSYNCED = {"synchronize_session": False}
+_LEFT_OUT = tuple(
+    defer(column, raiseload=True)
+    for column in (WorkflowRun.workflow_params, WorkflowRun.submit_request, WorkflowRun.outputs)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Claimant:
 
 
 def claim_known(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
-    """Due runs that are past QUEUED, oldest due first."""
+    """Due runs that are past QUEUED, oldest due first. Like all claimed rows they come without what
+    may be large: reading `workflow_params`, `submit_request` or `outputs` of one raises."""
     return _claim(session, who, now, limit, IS_KNOWN, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
 
 
@@ -79,6 +84,7 @@ def _claim(
             unreleased_claims=WorkflowRun.unreleased_claims + 1,
         )
         .returning(WorkflowRun)
+        .options(*_LEFT_OUT)
     )
     runs = session.scalars(taken, execution_options=_UNSYNCED).all()
     return sorted(runs, key=lambda run: (run.submitted_at, run.run_id))
@@ -100,6 +106,7 @@ def claim_lost(
         .where(WorkflowRun.run_id.in_(select(lost.c.run_id)))
         .values(due_at=now + lease, claim=token)
         .returning(WorkflowRun)
+        .options(*_LEFT_OUT)
     )
     return list(session.scalars(taken, execution_options=_UNSYNCED))
 
@@ -150,10 +157,11 @@ def release(
 def release_dead(session: Session, daemon_ids: Iterable[str], now: datetime) -> int:
     """Make the runs of daemons that are certainly dead due at once. Their unreleased claims stay counted."""
     theirs = or_(false(), *(WorkflowRun.claim.startswith(f"{dead}:") for dead in daemon_ids))
-    freed = session.execute(
-        update(WorkflowRun).where(theirs).values(claim=None, due_at=now), execution_options=_UNSYNCED
-    )
-    return int(freed.rowcount)  # type: ignore[attr-defined]
+    freed = 0
+    for living in (IS_KNOWN, IS_QUEUED):  # each has its index; without them every run that ever was is looked at
+        freeing = update(WorkflowRun).where(living, theirs).values(claim=None, due_at=now)
+        freed += session.execute(freeing, execution_options=_UNSYNCED).rowcount  # type: ignore[attr-defined]
+    return freed
 
 
 def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:
