@@ -220,6 +220,22 @@ def test_workflow_urls_that_are_refused(tmp_path: Path, workflow_url: str, reaso
     assert refusal.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("workflow_url", "path", "fragment"),
+    [
+        ("a:b.cwl", "a:b.cwl", ""),
+        ("a#b.cwl#m", "a#b.cwl", "#m"),
+        ("a%23b.cwl#m", "a#b.cwl", "#m"),
+        ("a#b.cwl", "a#b.cwl", ""),
+    ],
+)
+def test_odd_names_are_found(tmp_path: Path, workflow_url: str, path: str, fragment: str) -> None:
+    run = Run(tmp_path)
+    run.attach("a:b.cwl")
+    run.attach("a#b.cwl")
+    assert run.stage(workflow_url) == (run.work / path).as_uri() + fragment
+
+
 def test_a_missing_document_is_refused_with_the_names_that_are_there(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.attach("flow/main.cwl")

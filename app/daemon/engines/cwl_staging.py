@@ -85,22 +85,22 @@ class Staging:
     # The process document
 
     def _entry(self, workflow_url: str) -> tuple[str, str]:
-        if SCHEME.match(workflow_url) or workflow_url.startswith("/"):
-            url, fragment = urldefrag(workflow_url if SCHEME.match(workflow_url) else "file://" + workflow_url)
-            if urlsplit(url).scheme not in (*WEB, "file"):
-                raise Rejected(
-                    f"workflow_url: {workflow_url} cannot be fetched here; http, https and attachments can.",
-                    "workflow_unreachable",
-                )
+        if urlsplit(workflow_url).scheme in (*WEB, "file") or workflow_url.startswith("/"):
+            url, fragment = urldefrag("file://" + workflow_url if workflow_url.startswith("/") else workflow_url)
             return url, fragment
         whole = self._attached(workflow_url)
-        if whole.is_file():
+        path, _, fragment = workflow_url.rpartition("#")
+        if whole.is_file() or not path:
             return whole.as_uri(), ""
-        path, _, fragment = workflow_url.rpartition("#") if "#" in workflow_url else (workflow_url, "", "")
         return self._attached(path).as_uri(), fragment
 
     def _check_entry(self, workflow_url: str, path: Path) -> None:
         if not path.is_file():
+            if SCHEME.match(workflow_url) and urlsplit(workflow_url).scheme != "file":
+                raise Rejected(
+                    f"workflow_url: {workflow_url} cannot be had here; http, https and attachments can.",
+                    "workflow_unreachable",
+                )
             attached = sorted(str(file.relative_to(self._work)) for file in self._work.rglob("*") if file.is_file())
             names = ", ".join(attached[:NAMED_ATTACHMENTS]) or "none"
             raise Rejected(f"workflow_url: there is no {workflow_url!r}. Attached: {names}.", "workflow_not_found")
