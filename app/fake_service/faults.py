@@ -11,12 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer. `pause`: seconds before each byte of it."""
+    """An HTTP answer. `pause`: seconds before each byte of it. `endless`: the body is repeated for ever."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     pause: float = 0.0
+    endless: bool = False
 
     @classmethod
     def of_json(cls, status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -51,14 +52,16 @@ KINDS = (*REFUSALS, *SPOILS, *SILENCES)
 class Fault:
     """Trouble for the next calls that fit.
 
-    `operation`: one of `server.ROUTES`, or `*`. `match`: a text in path or body. `times`: how many calls it hits, None:
-    all. `rate`: the chance of each. `commit`: whether the work is done all the same, where that is open. `seconds`:
-    Retry-After, the length of a hang, or the pause before each byte of a drip.
+    `operation`: one of `server.ROUTES`, or `*`. `match`: a text in path or body. `skip`: how many calls that fit go
+    well before. `times`: how many it hits, None: all. `rate`: the chance of each. `commit`: whether the work is done
+    all the same, where that is open. `seconds`: Retry-After, the length of a hang, or the pause before each byte of a
+    drip.
     """
 
     kind: str
     operation: str = "*"
     match: str = ""
+    skip: int = 0
     times: int | None = 1
     rate: float = 1.0
     commit: bool = False
@@ -100,7 +103,7 @@ class Fault:
             case "empty":
                 return replace(answer, body=b"")
             case "huge":
-                return replace(answer, body=b'{"id":"' + b"x" * 64_000_000 + b'"}')
+                return replace(answer, body=b'{"id": ["' + b"x" * 65_536, endless=True)
             case "drip":
                 return replace(answer, pause=self.seconds or 1.0)
             case "alter":
@@ -130,6 +133,9 @@ class Faults:
         """The first fault that hits this call, one use of it spent."""
         for fault in self._set:
             if fault.fits(operation, text) and self._random.random() < fault.rate:
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
                 fault.times = None if fault.times is None else fault.times - 1
                 return fault
         return None

@@ -25,7 +25,7 @@ ENDS = {
 }
 ENDLESS = frozenset({"hang", "wait"})
 OUTCOMES = (*ENDS, *sorted(ENDLESS), "reject")
-MOST_STEPS, MOST_LINES = 1000, 100_000
+MOST_STEPS, MOST_LINES, MOST_TEXT = 1000, 100_000, 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,9 @@ def _object(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _texts(name: str, value: Any) -> Mapping[str, str]:
-    if not all(isinstance(text, str) for text in _object(name, value).values()):
-        raise ValueError(f"{name} must be an object of texts by file name")
+    texts = _object(name, value).values()
+    if not all(isinstance(text, str) for text in texts) or sum(map(len, texts)) > MOST_TEXT:
+        raise ValueError(f"{name} must be an object of texts by file name, together at most {MOST_TEXT} characters")
     return value  # type: ignore[no-any-return]
 
 

@@ -183,7 +183,7 @@ class FakeService(ThreadingHTTPServer):
         gate.set()
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, name="fake service")
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, name="fake service")
         self._thread.start()
         return self
 
@@ -268,9 +268,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Content-Length", str(10**15 if answer.endless else len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body)
+        while answer.endless and not self.server.closing.is_set():
+            self.wfile.write(answer.body)
         return self.wfile.flush()
 
     def _drip(self, answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""Runs on the fake cloud (`app.fake_service`), and the pattern for a provider on HTTP: one file with the vendor's words.
+"""Runs on the fake cloud (`app.fake_service`), the pattern for a provider on HTTP: one file with the vendor's words.
 
 There are two ways of submitting. `fake` sends a key, and the same key is the same job. `fake-two-phase` makes a draft,
 which does nothing until its id is recorded and `start_workflow` is called. Nothing is kept in memory, so every call may
@@ -39,6 +39,7 @@ from app.states import State
 log = logging.getLogger(__name__)
 
 MAX_IDS = 100  # the service takes no more in one question
+LOG_PAGE_BYTES = 1024 * 1024  # a page of a log that has fewer is the last one
 PLAIN_TEXT = "text/plain"
 WORDS: Mapping[str, tuple[State, str | None]] = {
     "DRAFT": (State.INITIALIZING, None),
@@ -69,6 +70,10 @@ class _Job(BaseModel):
 
 
 class _Jobs(BaseModel):
+    jobs: list[_Job]
+
+
+class _JobsUnread(BaseModel):
     jobs: list[Any]
 
 
@@ -176,22 +181,26 @@ class FakeProvider(WorkflowProviderInterface):
 
     def _find(self, run: Submission, query: Mapping[str, str]) -> Found | Absent | Unsure:
         jobs = self._api.call("GET", "/jobs", params=query).read(_Jobs).jobs
-        ours = [job for job in (_Job.model_validate(one) for one in jobs) if job.name == run.submit_key]
-        if ours:
+        if ours := [job for job in jobs if job.name == run.submit_key]:
             return Found(_accepted(min(ours, key=lambda job: (job.status == "DRAFT", job.created, job.id))))
         return self.not_seen(run, self._now())
 
     def _append_new(self, provider_id: str, name: str, sink: LogSink) -> None:
-        """Page by page from where the sink ends, until there is no more or the sink keeps no more."""
-        path, kept = _job(provider_id, "log"), -1
-        while kept < (offset := sink.size(name)):
-            page = self._api.call("GET", path, (200, 404), params={"name": name, "offset": str(offset)})
-            if page.status == 404 or not page.body:
-                return
-            if not page.content_type.startswith(PLAIN_TEXT):
-                raise OutcomeUnknown(f"The cloud sent {page.content_type or 'something'} for a log.")
-            sink.append(name, BytesIO(page.body))
+        """Page by page from where the sink ends, until a page is not full or the sink keeps no more."""
+        kept, page = -1, b" " * LOG_PAGE_BYTES
+        while len(page) == LOG_PAGE_BYTES and kept < (offset := sink.size(name)):
+            page = self._log_page(provider_id, name, offset)
+            sink.append(name, BytesIO(page))
             kept = offset
+
+    def _log_page(self, provider_id: str, name: str, offset: int) -> bytes:
+        query = {"name": name, "offset": str(offset)}
+        answer = self._api.call("GET", _job(provider_id, "log"), (200, 404), params=query)
+        if answer.status == 404:
+            return b""
+        if not answer.content_type.startswith(PLAIN_TEXT):
+            raise OutcomeUnknown(f"The cloud sent {answer.content_type or 'something'} for a log.")
+        return answer.body
 
     def _kept(self, value: Any, files: str, sink: OutputSink) -> Any:
         """The output with every file below `files` fetched and its location changed to where it is kept."""
@@ -252,7 +261,7 @@ def _status(job: _Job) -> Status:
 
 def _readable(answer: Answer) -> Iterator[_Job]:
     """One job that cannot be read hides no others."""
-    for one in answer.read(_Jobs).jobs:
+    for one in answer.read(_JobsUnread).jobs:
         try:
             yield _Job.model_validate(one)
         except ValidationError as error:

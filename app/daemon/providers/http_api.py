@@ -61,7 +61,7 @@ class HttpApi:
         timeout_seconds: float,
         *,
         headers: Mapping[str, str] | None = None,
-        max_bytes: int = 32 * 1024 * 1024,
+        max_bytes: int = 8 * 1024 * 1024,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.url = url.rstrip("/")

@@ -40,7 +40,7 @@ def error_of_exception(error: Exception) -> ProviderError:
         return NotAccepted(f"{_host(error)} cannot be reached.")
     if isinstance(error, requests.Timeout) or "timed out" in str(cause):
         return OutcomeUnknown(f"{_host(error)} did not answer in time.")
-    return OutcomeUnknown(f"{_host(error)} did not answer: {type(reason or error).__name__}.")
+    return OutcomeUnknown(f"{_host(error)} gave no whole answer ({type(error).__name__}).")
 
 
 def _host(error: Exception) -> str:
