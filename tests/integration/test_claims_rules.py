@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import inspect, update
 
 from app.database import Database
 from app.models import WorkflowRun
@@ -347,3 +347,9 @@ def test_next_due(database: Database, clock: Clock) -> None:
         run = bring_to(database, State.RUNNING, clock())
         change(database, run.run_id, claim=None, host=host, due_at=clock() + timedelta(minutes=minutes))
     assert next_due() == clock() + timedelta(minutes=5)
+
+
+def test_claimed_rows_leave_large_columns_in_the_database(database: Database, clock: Clock) -> None:
+    accept(database, clock())
+    (run,) = claim_new(database, clock())
+    assert inspect(run).unloaded == {"workflow_params", "outputs", "submit_request"}
