@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.artifacts import DirectoryStorage
 from app.clock import utc_now
-from app.daemon.handling import Policy
+from app.daemon.claimed_runs import Policy
 from app.daemon.notification_server import NotificationServer
 from app.daemon.providers.provider_factory import make_provider
 from app.daemon.workflow_daemon import WorkflowDaemon

@@ -21,10 +21,12 @@ from sqlalchemy.orm import Session
 
 from app import fleet
 from app.artifacts import ArtifactStorage
-from app.daemon.handling import Policy, RunHandler
+from app.daemon.claimed_runs import ClaimedRuns, Policy
+from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
 from app.daemon.patience import Breaker, backoff_seconds
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.daemon.submitting import Submitter
 from app.database import Database
 from app.errors import ProviderError
 from app.models import Daemon, WorkflowRun
@@ -67,7 +69,9 @@ class ProviderLoop:
         self.provider, self.breaker = provider, Breaker(monotonic)
         self._database, self._holds, self._now = database, holds, now
         self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
-        self._handler = RunHandler(provider, database, storage, holds, self.breaker, host, now, policy or Policy())
+        self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy())
+        self._submitter = Submitter(provider, self._claimed)
+        self._follower = Follower(provider, self._claimed, self._submitter.start)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
         self._ticks = count(1)
         self._busy: set[Future[None]] = set()
@@ -110,10 +114,10 @@ class ProviderLoop:
         self._look_after([run for run in known if run.provider_id is not None])
         for run in known:
             if run.provider_id is None:
-                self._spawn(run, self._handler.settle)
+                self._spawn(run, self._submitter.settle)
         for run in self._claim(claims.claim_new, who, self._room()):
             self._submitting.add(run.run_id)
-            self._spawn(run, self._handler.submit)
+            self._spawn(run, self._submitter.submit)
         return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
 
     def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
@@ -155,11 +159,11 @@ class ProviderLoop:
         for run in runs:
             status = statuses.get(run.provider_id or "")
             if status is None:
-                self._spawn(run, self._handler.miss)
-            elif self._handler.asks_for_work(run, status):
-                self._spawn(run, partial(self._handler.follow, status=status))
+                self._spawn(run, self._follower.miss)
+            elif self._follower.asks_for_work(run, status):
+                self._spawn(run, partial(self._follower.follow, status=status))
             else:
-                quiet.setdefault(self._handler.seconds_to_next_look(run), []).append(run)
+                quiet.setdefault(self._follower.seconds_to_next_look(run), []).append(run)
         for delay, unchanged in quiet.items():
             self._postpone(unchanged, delay, observed=True)
 
@@ -197,9 +201,9 @@ class ProviderLoop:
             self._database.transact(lambda session: transitions.finish(session, run, end, self._now(), by="daemon"))
             self._holds.drop([run])
         elif run.state == State.QUEUED:
-            self._handle(run, self._handler.submit)
+            self._handle(run, self._submitter.submit)
         else:
-            self._handle(run, self._handler.settle if run.provider_id is None else self._handler.miss)
+            self._handle(run, self._submitter.settle if run.provider_id is None else self._follower.miss)
 
     def _spawn(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
         self._in_hand.add(run.run_id)
@@ -222,7 +226,7 @@ class ProviderLoop:
             log.exception("the database failed; the lease brings the run back", extra={"run_id": run.run_id})
         except Exception as error:
             try:
-                self._handler.fail(run, error)
+                self._claimed.fail(run, error)
             except Exception:
                 log.exception("the lease brings the run back", extra={"run_id": run.run_id})
         finally:

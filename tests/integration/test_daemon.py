@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.artifacts import DirectoryStorage, StoredFile
-from app.daemon.handling import Policy
+from app.daemon.claimed_runs import Policy
 from app.daemon.holds import Holds
 from app.daemon.patience import OPENS_AFTER
 from app.daemon.workflow_daemon import ProviderLoop, WorkflowDaemon
