@@ -65,6 +65,13 @@ class SampleRuns:
         end = End(state, note, **values)
         self._with_claim(run_id, lambda s, run: transitions.finish(s, run, end, self.now(), by=DAEMON))
 
+    def postpone(self, run_id: str, waiting_for: str) -> None:
+        """A daemon looked at the run and gave it back."""
+        self._with_claim(
+            run_id,
+            lambda s, run: claims.release(s, TOKEN, [run_id], self.now(), timedelta(0), waiting_for=waiting_for),
+        )
+
     def set_tasks(self, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
         self._with_claim(run_id, lambda s, run: transitions.note_tasks(s, run, tasks))
 

@@ -1,9 +1,10 @@
 """The web UI: pages made by the server, at `/`. Knows HTTP and HTML; never imports the API or the daemon.
 
-views        parse, query, render                    run_query    the runs page's query string
-run_page     failure, logs and outputs of a run      output_tree  outputs as a tree
-log_tail     the end of a log as text                formatting   times, sizes, durations in words
-addresses    links into the API                      static, templates
+views        parse, query, render                run_query    the runs page's query string
+run_list     what the runs page shows            run_page     what a run's page shows
+failure      why a run failed                    output_tree  its outputs as a tree
+log_tail     its logs, from the end              formatting   times, sizes, durations in words
+addresses    links into the API                  daemons      is anybody there to run it
 """
 
 from __future__ import annotations
@@ -80,13 +81,9 @@ def _show_old_form(error: CSRFError) -> Response:
 
 
 @pages.after_request
-def _keep_fresh(response: Response) -> Response:
+def _protect(response: Response) -> Response:
     if request.endpoint != "web.static":
         response.headers["Cache-Control"] = "private, no-cache"
-    return _protect(response)
-
-
-def _protect(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -125,6 +122,7 @@ def _words() -> dict[str, object]:
         "terminal": TERMINAL,
         "tail_bytes": TAIL_BYTES,
         "api_url": addresses.api_url,
+        "api_root": addresses.api_root,
         "docs_url": addresses.docs_url,
         "iso": formatting.format_iso,
         "utc": formatting.format_utc,

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from flask import request
 
+from app.context import current
 from app.web.formatting import format_iso
 from app.web.run_query import RunQuery
 
@@ -16,6 +17,11 @@ def api_url(*parts: str, **query: str) -> str:
     """An address below the API's base path, on this host; `parts` may hold slashes."""
     path = "".join(f"/{quote(part)}" for part in parts)
     return f"{request.script_root}{API_PATH}{path}{'?' if query else ''}{urlencode(query)}"
+
+
+def api_root() -> str:
+    """The API's base URL as it is reached from elsewhere: the configured address, else the one of this request."""
+    return (current().settings.public_url.rstrip("/") or request.url_root.rstrip("/")) + API_PATH
 
 
 def docs_url() -> str:

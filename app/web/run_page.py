@@ -1,4 +1,4 @@
-"""What the run page shows beside the rows themselves: the failure, the logs, the outputs. Knows storage, not HTML."""
+"""Everything that the live part of a run's page shows, read in one go. Knows database and storage, not HTML."""
 
 from __future__ import annotations
 
@@ -7,100 +7,121 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.artifacts import ArtifactStorage
+from app.context import Context
+from app.errors import NotFound
 from app.models import RunEvent, TaskLog, WorkflowRun
-from app.states import State, is_terminal
-from app.web.formatting import explain_exit
-from app.web.log_tail import LogTail, read_tail
+from app.runs import listing
+from app.states import ACTIVE, State, is_terminal
+from app.watching import LOG_WANTED_EVERY, want_log
+from app.web.daemons import daemon_lives
+from app.web.failure import Failure, describe_failure
+from app.web.log_tail import LogName, LogTail, read_tail, split_name
 from app.web.output_tree import OutputNode, output_tree
 
-FAILURE_LINES = 20
-MAX_TEXT = 100_000
-
-_TITLES = {
-    State.EXECUTOR_ERROR: "The workflow failed",
-    State.SYSTEM_ERROR: "The service could not finish this run",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a run ended in an error: what is said first on its page."""
-
-    title: str
-    message: str
-    reason: str | None  # machine-readable
-    exit_code: int | None
-    exit_words: str | None
-    task: TaskLog | None  # the first step that failed
-    log_name: str
-    log_title: str
-    lines: str  # the last ones of the log of the failed step, or of the run
+TASKS_SHOWN = 100
+EVENTS_SHOWN = 200
+MAX_JSON_TEXT = 100_000
+POLL_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LogLink:
     """A log that can be chosen; `size` in bytes."""
 
-    name: str
-    title: str
+    name: LogName
     size: int
 
 
-def describe_failure(
-    run: WorkflowRun, events: Sequence[RunEvent], failed_task: TaskLog | None, storage: ArtifactStorage
-) -> Failure | None:
-    """None unless the run ended in an error."""
-    if run.state not in _TITLES:
-        return None
-    said = next((event.note for event in reversed(events) if event.to_state == run.state and event.note), "")
-    message = run.error_message or said or "No reason was given."
-    log_name, title, tail = _telling_log(run, failed_task, storage)
-    return Failure(
-        title=_TITLES[run.state],
-        message=message,
-        reason=said.removesuffix(f": {message}") if said.endswith(f": {message}") else None,
-        exit_code=run.exit_code,
-        exit_words=None if run.exit_code is None else explain_exit(run.exit_code),
-        task=failed_task,
-        log_name=log_name,
-        log_title=title,
-        lines=tail.last_lines(FAILURE_LINES),
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A run as it is now."""
+
+    run: WorkflowRun
+    events: Sequence[RunEvent]  # the newest first
+    events_left_out: int
+    tasks: Sequence[TaskLog]
+    next_tasks_after: int | None  # the position after which the next page of tasks begins
+    failure: Failure | None
+    logs: Sequence[LogLink]
+    log_name: LogName
+    log: LogTail
+    outputs: OutputNode
+    daemon_lives: bool
+
+    @property
+    def is_over(self) -> bool:
+        return is_terminal(self.run.state)
+
+    @property
+    def can_cancel(self) -> bool:
+        return not self.is_over and self.run.state != State.CANCELING
+
+    @property
+    def poll_seconds(self) -> int:
+        """When to look again; 0 for never."""
+        return 0 if self.is_over else POLL_SECONDS
+
+
+def read_run_page(context: Context, owner: str, run_id: str, log: str = "", tasks_after: int = -1) -> RunPage:
+    """`log`: the chosen one as `LogName.stored`, "" for whichever has anything in it. Raises NotFound."""
+    with context.database.reading() as session:
+        run = listing.get_run(session, run_id, owner)
+        events = listing.get_events(session, run_id)
+        tasks = listing.get_tasks(session, run_id, tasks_after, TASKS_SHOWN + 1)
+        failed_task = listing.get_failed_task(session, run_id)
+        chosen = _chosen_log(session, run_id, log) if log else None
+        lives = daemon_lives(session, context.now())
+    _want_logs(context, run)
+    logs = _list_logs(run_id, chosen, context.storage)
+    shown = chosen or next((link.name for link in logs if link.size), logs[0].name)
+    return RunPage(
+        run=run,
+        events=events[::-1][:EVENTS_SHOWN],
+        events_left_out=max(0, len(events) - EVENTS_SHOWN),
+        tasks=tasks[:TASKS_SHOWN],
+        next_tasks_after=tasks[TASKS_SHOWN - 1].position if len(tasks) > TASKS_SHOWN else None,
+        failure=describe_failure(run, events, failed_task, context.storage),
+        logs=logs,
+        log_name=shown,
+        log=read_tail(context.storage.log(run_id, shown.stored)),
+        outputs=_show_outputs(run, context.storage),
+        daemon_lives=lives,
     )
-
-
-def list_logs(run: WorkflowRun, chosen: str, task: TaskLog | None, storage: ArtifactStorage) -> list[LogLink]:
-    """The run's own logs, and the chosen one where it is a step's."""
-    names = {name: name for name in ("stderr", "stdout")}
-    if task:
-        names[chosen] = log_title(chosen, task)
-    kept = ((name, title, storage.log(run.run_id, name)) for name, title in names.items())
-    return [LogLink(name, title, file.size if file else 0) for name, title, file in kept]
-
-
-def log_title(name: str, task: TaskLog | None) -> str:
-    """How a log is called on the page."""
-    return f"{name.rpartition('/')[2]} of {task.name}" if task else name
-
-
-def show_outputs(run: WorkflowRun, storage: ArtifactStorage) -> OutputNode:
-    """The tree of a run's outputs, empty until it has ended."""
-    if not is_terminal(run.state):
-        return OutputNode(None, is_folder=True)
-    return output_tree(run.outputs, {file.path: file.size for file in storage.outputs(run.run_id)})
 
 
 def show_json(value: Any) -> str:
     """Indented JSON to read; very long ones are cut."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n… cut here; the JSON of this run has the rest"
+    return text if len(text) <= MAX_JSON_TEXT else f"{text[:MAX_JSON_TEXT]}\n… cut here; the JSON has the rest"
 
 
-def _telling_log(run: WorkflowRun, task: TaskLog | None, storage: ArtifactStorage) -> tuple[str, str, LogTail]:
-    """Name, title and end of the first of these logs with anything in it: the failed step's, then the run's."""
-    names = [f"tasks/{task.task_id}/stderr", f"tasks/{task.task_id}/stdout"] if task else []
-    for name in [*names, "stderr", "stdout"]:
-        tail = read_tail(storage.log(run.run_id, name))
-        if tail.text.strip():
-            return name, log_title(name, task if name in names else None), tail
-    return "stderr", "stderr", LogTail("", 0, False)
+def _chosen_log(session: Session, run_id: str, name: str) -> LogName:
+    parts = split_name(name)
+    if parts is None:
+        raise NotFound(f"Run {run_id} has no log {name!r}.")
+    task_id, stream = parts
+    return LogName(stream, listing.get_task(session, run_id, task_id) if task_id else None)
+
+
+def _list_logs(run_id: str, chosen: LogName | None, storage: ArtifactStorage) -> list[LogLink]:
+    """The run's own logs, and the chosen one where it is a step's."""
+    names = [LogName("stderr"), LogName("stdout")] + ([chosen] if chosen and chosen.task else [])
+    files = ((name, storage.log(run_id, name.stored)) for name in names)
+    return [LogLink(name, file.size if file else 0) for name, file in files]
+
+
+def _show_outputs(run: WorkflowRun, storage: ArtifactStorage) -> OutputNode:
+    """Empty until the run has ended."""
+    if not is_terminal(run.state):
+        return OutputNode(None, is_folder=True)
+    return output_tree(run.outputs, {file.path: file.size for file in storage.outputs(run.run_id)})
+
+
+def _want_logs(context: Context, run: WorkflowRun) -> None:
+    """Whoever looks at the page of an active run watches its log."""
+    was_said = run.log_wanted_at is not None and run.log_wanted_at >= context.now() - LOG_WANTED_EVERY
+    if run.state in ACTIVE and not was_said:
+        want_log(context.database, context.hinter, run.run_id, context.now())

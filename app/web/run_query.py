@@ -49,6 +49,17 @@ class RunQuery:
     def first(self, name: str) -> str:
         return next(iter(self.words.get(name, [])), "")
 
+    @property
+    def chosen_states(self) -> str:
+        """As the parameter `state` says it, in one spelling."""
+        return ",".join(self.which.states)
+
+    def state_choices(self) -> dict[str, str]:
+        """Value -> words, for the form: the states, the tabs that hold several, and whatever is chosen now."""
+        several = {",".join(states): f"{label} ({len(states)} states)" for label, states in TABS.items() if states[1:]}
+        known = {"": "Any", **several, **{str(state): str(state) for state in State}}
+        return {self.chosen_states: self.chosen_states.replace(",", ", ")} | known
+
     def with_state(self, states: tuple[State, ...]) -> dict[str, Any]:
         """These filters for other states, as arguments for a link to the first page."""
         others = {name: words for name, words in self.words.items() if name != "state"}
