@@ -1,0 +1,114 @@
+"""Token buckets by a clock that a test moves."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.daemon.providers.pacing import MOST_ACCOUNTS, TokenBucket, TokenBuckets
+from app.errors import NotAccepted
+
+
+class Time:
+    """A clock that sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def bucket(time: Time, per_second: float = 1.0, burst: int = 1, wait: float = 2.0) -> TokenBucket:
+    return TokenBucket(
+        per_second, "At most so many", burst=burst, longest_wait_seconds=wait, monotonic=time, sleep=time.sleep
+    )
+
+
+def test_calls_keep_their_distance(time: Time) -> None:
+    starts = bucket(time)
+    moments = []
+    for _ in range(4):
+        starts.take()
+        moments.append(time.now)
+    assert moments == [100, 101, 102, 103]
+
+
+def test_a_burst_is_free_and_comes_back(time: Time) -> None:
+    calls = bucket(time, per_second=2, burst=3)
+    assert calls.count() == 3
+    for _ in range(3):
+        calls.take()
+    assert (time.slept, calls.count(), calls.seconds_to_next()) == ([], 0, 0.5)
+    time.now += 1.0
+    assert calls.count() == 2
+    time.now += 100.0
+    assert calls.count() == 3
+
+
+def test_a_long_wait_is_not_waited_but_said(time: Time) -> None:
+    starts = bucket(time, per_second=0.1)
+    starts.take()
+    time.now += 4
+    with pytest.raises(NotAccepted, match=r"At most so many\.") as refusal:
+        starts.take()
+    assert (refusal.value.retry_after, time.slept) == (6.0, [])
+    time.now += 6
+    starts.take()
+
+
+def test_who_is_refused_takes_no_turn(time: Time) -> None:
+    starts = bucket(time, wait=0.0)
+    starts.take()
+    for _ in range(5):
+        with pytest.raises(NotAccepted):
+            starts.take()
+    assert starts.seconds_to_next() == 1.0
+
+
+def test_a_pause_that_the_platform_asks_for(time: Time) -> None:
+    starts = bucket(time, burst=5)
+    starts.close(60, "Rate exceeded")
+    starts.close(10, "a shorter one changes nothing")
+    assert (starts.count(), starts.seconds_to_next(), starts.closed_words()) == (0, 60.0, "Rate exceeded")
+    with pytest.raises(NotAccepted, match="Rate exceeded") as refusal:
+        starts.take()
+    assert refusal.value.retry_after == 60.0
+    time.now += 60
+    starts.take()
+    assert starts.closed_words() is None
+
+
+def test_many_threads_take_turns(time: Time) -> None:
+    waits: list[float] = []
+    calls = TokenBucket(10, "", longest_wait_seconds=100, monotonic=lambda: 0.0, sleep=waits.append)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: calls.take(), range(50)))
+    assert sorted(waits) == pytest.approx([number / 10 for number in range(1, 50)])
+
+
+def test_accounts_have_buckets_of_their_own(time: Time) -> None:
+    buckets = TokenBuckets(lambda: bucket(time))
+    buckets.of("alice").take()
+    assert (buckets.of("alice").count(), buckets.of("bob").count()) == (0, 1)
+
+
+def test_idle_accounts_are_forgotten(time: Time) -> None:
+    made = []
+    buckets = TokenBuckets(lambda: made.append(1) or bucket(time))  # type: ignore[func-returns-value]
+    busy = buckets.of("busy")
+    busy.take()
+    idle = [buckets.of(str(number)) for number in range(MOST_ACCOUNTS - 1)]
+    assert buckets.of("one more").count() == 1
+    assert buckets.of("busy") is busy and buckets.of("0") is not idle[0]
