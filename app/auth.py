@@ -19,7 +19,7 @@ from config import LOOPBACK_HOSTS, Settings
 LOCAL_USER = "local"
 PUBLIC_ENDPOINTS = frozenset(
     {
-        "wes_service_info",
+        "service_info",
         "auth_instructions",
         "healthz",
         "readyz",

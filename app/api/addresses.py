@@ -28,6 +28,7 @@ class NameConverter(BaseConverter):
     """A part of a path that can be a name in the database: PostgreSQL takes no NUL."""
 
     regex = r"[^/\x00]+"
+    part_isolating = True
 
 
 class AliasPrefix:

@@ -17,7 +17,7 @@ from app.serving import send_download, send_log
 from app.states import ACTIVE
 from app.watching import want_log
 
-ns = Namespace("Logs and outputs", path="/runs/<string:run_id>")
+ns = Namespace("files", "Logs and outputs", path="/runs/<string:run_id>")
 STREAM = "<any(stdout, stderr):stream>"
 
 

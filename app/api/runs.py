@@ -22,7 +22,7 @@ from app.submissions import read_idempotency_key, read_submission, resubmit, sub
 from app.validation import check_request
 
 MAX_INLINE_TASKS = 1000
-ns = Namespace("Workflow runs", path="/runs")
+ns = Namespace("runs", "Submit, follow, cancel, delete", path="/runs")
 _PAGE = {"page_size": "At most so many", "page_token": "next_page_token of the page before"}
 _FILTERS = {
     "state": "One or several, with commas",

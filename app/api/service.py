@@ -29,7 +29,7 @@ To offer it to other machines, put an authenticating proxy in front of it.
 """
 INSTALLED_AT = timestamp(datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC))
 """When this code came to this machine."""
-ns = Namespace("Service info", path="/service-info")
+ns = Namespace("service", "What this service is and can run", path="/service-info")
 
 
 @ns.route("", endpoint="service_info")

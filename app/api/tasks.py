@@ -11,7 +11,7 @@ from app.auth import current_user
 from app.context import current
 from app.runs import listing
 
-ns = Namespace("Tasks", path="/runs/<string:run_id>/tasks")
+ns = Namespace("tasks", "The steps of a run", path="/runs/<string:run_id>/tasks")
 
 
 @ns.route("")
