@@ -457,6 +457,21 @@ def test_botocore_takes_nonsense_for_an_answer_without_members(fake: InThread, o
     assert len(fake.control.runs()) == 1
 
 
+def test_a_slow_answer_is_still_the_true_one(fake: InThread) -> None:
+    hasty = connect(fake, read_timeout=0.5)
+    fake.control.fail(kind="drip", operation="StartRun", seconds=0.001)
+    run = start(hasty)
+    assert [row["id"] for row in fake.control.runs()] == [run["id"]]
+    hasty.close()
+
+
+def test_botocore_breaks_on_megabytes_of_another_shape(fake: InThread, omics: Any) -> None:
+    fake.control.fail(kind="huge", operation="StartRun")
+    with pytest.raises(AttributeError, match="'list' object"):
+        start(omics)
+    assert len(fake.control.runs()) == 1, "a client has to take any error of the SDK's parser for an unknown outcome"
+
+
 def test_lies_on_command_are_not_checked(fake: InThread, omics: Any) -> None:
     run_id = start(omics)["id"]
     fake.control.fail(kind="alter", operation="GetRun", alter={"status": "BANANA", "uuid": None})
