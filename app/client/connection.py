@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase
@@ -94,7 +94,7 @@ class Connection:
         Credentials go to the server's own origin only. Statuses in `accept_status` are not errors.
         """
         absolute = urljoin(f"{self.base_url}/", url)
-        if urlsplit(absolute).scheme not in ("http", "https"):
+        if _split(absolute).scheme not in ("http", "https"):
             raise Invalid(f"{absolute} is not offered over HTTP: fetch it with its own tools")
         auth = None if _origin(absolute) == _origin(self.base_url) else NoAuth()
         every_header = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
@@ -114,7 +114,7 @@ class Connection:
             response = self._session.request(method, url, timeout=timeout, allow_redirects=method == "GET", **options)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise Unreachable(f"{self.base_url} does not answer: {_reason(error)}") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: a header that is no Latin-1
             raise Invalid(f"Cannot call {url}: {error}") from error
         if response.status_code not in accept_status:
             raise_for_answer(response)
@@ -123,7 +123,7 @@ class Connection:
 
 def complete_base_url(url: str) -> str:
     """`http://host:5000` is enough: the path that WES servers use is added where there is none."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise Invalid(f"{url!r} is no http(s) address of a WES server, such as http://localhost:5000{DEFAULT_PATH}")
     return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{DEFAULT_PATH}"
@@ -170,6 +170,15 @@ def _reason(error: requests.RequestException) -> str:
     return str(inner) or type(inner).__name__
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at only now: it may be no number
+    except ValueError as error:
+        raise Invalid(f"{url!r} is no address: {error}") from error
+    return parts
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
+    parts = _split(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

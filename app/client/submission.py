@@ -64,8 +64,8 @@ def submit(
     try:
         run_id = session.client.run_workflow(idempotency_key=key, **request)["run_id"]
     except Unreachable as error:
-        error.msg += f"\nIt is unknown whether the run was accepted. To send it again safely: --idempotency-key {key}"
-        raise
+        again = f"It is unknown whether the run was accepted. To send it again safely: --idempotency-key {key}"
+        raise Unreachable(f"{error.msg}\n{again}", error.status_code) from error
     _go_on(session, run_id, watch, outdir, timeout, as_json)
 
 
@@ -202,11 +202,19 @@ def cancel(session: Session, runs: tuple[str, ...], as_json: bool) -> None:
 def delete(session: Session, runs: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Remove each RUN that has ended, with its logs and outputs, for good."""
     run_ids = [session.find_run(run) for run in runs]
-    if not (yes or click.confirm(f"Delete {', '.join(run_ids)} with logs and outputs?", err=True)):
+    if not (yes or _confirm(f"Delete {', '.join(run_ids)} with logs and outputs?")):
         raise click.UsageError("nothing was deleted; --yes deletes without asking")
     for run_id in run_ids:
         session.client.delete_run(run_id)
     _show_ids(session, run_ids, as_json)
+
+
+def _confirm(question: str) -> bool:
+    """No answer is a no."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        return False
 
 
 def _show_ids(session: Session, run_ids: list[str], as_json: bool) -> None:

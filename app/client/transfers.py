@@ -158,9 +158,7 @@ def read_log_tail(connection: Connection, address: str, lines: int) -> bytes:
     size = FIRST_TAIL_BYTES
     while True:
         with connection.open(address, {"Range": f"bytes=-{size}"}, _NO_MORE) as response:
-            if (
-                response.status_code == 416
-            ):  # empty, or shorter: Werkzeug refuses that too
+            if response.status_code == 416:  # empty, or shorter: Werkzeug refuses that too
                 return last_lines(read_log(connection, address, 0), lines)
             is_whole = response.status_code == 200 or response.headers.get("Content-Range", "").startswith("bytes 0-")
             tail = last_lines(_received(response), lines + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ class Wesctl(click.Group):
             _end("Stopped", Exit.DETACHED)
         except TimeoutError as error:
             _end(str(error), Exit.TIMEOUT)
+        except BrokenPipeError:  # whoever reads our output, such as `head`, has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
             _end(str(error), Exit.USAGE)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.client.wes_client import RunRequest
 from tests.fakes.engine_runs import installed_engine_root
 from tests.services import ROOT, Services
 
@@ -93,6 +94,17 @@ def test_waiting_survives_a_restart_of_the_api(services: Services, tmp_path: Pat
         assert waiting.result() == {"run_id": run_id, "state": "COMPLETE"}
     [output] = client.list_outputs(run_id)
     assert client.download_output(run_id, output, tmp_path / "said").read_text() == "there\n"
+
+
+def test_a_request_is_checked_without_a_run(services: Services) -> None:
+    client, file = services.client(), ROOT / "examples" / "hello_world.cwl"
+    before = client.get_service_info()["system_state_counts"]
+    request = RunRequest(workflow_url="hello_world.cwl", workflow_attachment=[("hello_world.cwl", file)])
+    assert client.validate_run(**request) == {"valid": True, "problems": []}
+    refused = client.validate_run(**request, workflow_engine="nothing")
+    assert not refused["valid"]
+    assert "'nothing' is not supported" in refused["problems"][0]
+    assert client.get_service_info()["system_state_counts"] == before
 
 
 def test_a_request_is_refused_with_the_servers_words(wesctl: Wesctl) -> None:

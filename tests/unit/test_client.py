@@ -48,7 +48,9 @@ def test_a_host_is_enough_as_address(given: str, complete: str) -> None:
     assert complete_base_url(given) == complete
 
 
-@pytest.mark.parametrize("address", ["", "localhost:5000", "ftp://host/x", "http://"])
+@pytest.mark.parametrize(
+    "address", ["", "localhost:5000", "ftp://host/x", "http://", "http://[::1", "http://host:99999"]
+)
 def test_other_addresses_are_refused(address: str) -> None:
     with pytest.raises(Invalid):
         WesClient(address)
@@ -113,6 +115,13 @@ def test_parameters_that_are_not_json_are_refused_before_sending(
 def test_the_idempotency_key_is_a_header(server: WesServer, client: WesClient) -> None:
     client.run_workflow(workflow_url="w.cwl", idempotency_key="once")
     assert server.headers["Idempotency-Key"] == "once"
+
+
+def test_a_key_that_is_no_header_is_invalid(server: WesServer, client: WesClient) -> None:
+    for key in ("\N{SNOWMAN}", "a\nb: c"):
+        with pytest.raises(Invalid):
+            client.run_workflow(workflow_url="w.cwl", idempotency_key=key)
+    assert server.runs == {}
 
 
 def test_a_body_is_as_long_as_it_says_and_never_in_memory_as_a_whole(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.client.attachments import Bundle, collect
@@ -184,6 +184,7 @@ def relative(target: str, start: str) -> str:
     return "../" * start.count("/") + target.replace("%", "%25").replace("#", "%23")
 
 
+@settings(max_examples=50)
 @given(st.lists(PATHS, min_size=3, max_size=7, unique_by=str.lower))
 def test_names_never_leave_and_every_location_is_a_name(paths: list[str]) -> None:
     folders = {path[:cut] for path in paths for cut in range(len(path)) if path[cut] == "/"}

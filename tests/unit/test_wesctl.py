@@ -284,12 +284,26 @@ def test_logs_of_runs_and_tasks(server: WesServer, wesctl: Wesctl) -> None:
     wesctl("logs", "r", "--task", "zero", code=6)
 
 
+def test_a_reader_that_has_had_enough_is_no_error(server: WesServer, environment: dict[str, str | None]) -> None:
+    server.add(FakeRun("r", files={"stdout": b"line\n" * 1_000_000}))
+    given = {name: value for name, value in environment.items() if value is not None}
+    with subprocess.Popen(
+        [SCRIPT, "logs", "r"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **given}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == b"line\n"
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+
+
 def test_cancel_and_delete_take_several_runs(server: WesServer, wesctl: Wesctl) -> None:
     server.add(FakeRun("a", ["RUNNING"]))
     server.add(FakeRun("b", ["RUNNING"]))
     assert json.loads(wesctl("cancel", "a", "b", "--json").stdout) == {"run_ids": ["a", "b"]}
     assert [run.states for run in server.runs.values()] == [["CANCELED"], ["CANCELED"]]
-    wesctl("delete", "a", input="n\n", code=2)
+    for answer in ("n\n", ""):
+        assert "nothing was deleted" in wesctl("delete", "a", input=answer, code=2).stderr
     assert not any(method == "DELETE" for method, _ in server.requests)
     server.faults = [Fault("/runs/a$", 200, body=b'{"run_id": "a"}')]
     assert wesctl("delete", "a", "--yes").stdout == "a\n"
