@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 TRIES = 6
 PROSE_CHARACTERS = 10_000
-_WRITES = "wes_writes"
+WRITES = {"wes_writes": True}
+"""Execution options of connections that write."""
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
 _POSTGRESQL_OPTIONS = " ".join(
     f"-c {name}={value}"
@@ -76,7 +77,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._reads = sessionmaker(engine, expire_on_commit=False)
-        self._writes = sessionmaker(engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        self._writes = sessionmaker(engine.execution_options(**WRITES), expire_on_commit=False)
 
     @classmethod
     def connect(cls, url: str) -> Database:
@@ -152,5 +153,5 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
+    writes = WRITES.items() <= connection.get_execution_options().items()
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -3,7 +3,7 @@
 from alembic import context
 from flask import current_app
 
-from app.database import Prose, UtcDateTime
+from app.database import WRITES, Prose, UtcDateTime
 
 
 def render(kind, item, autogen_context):
@@ -28,8 +28,16 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with migrate.db.engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=migrate.db.metadata, **arguments)
+    with migrate.db.engine.connect().execution_options(**WRITES) as connection:
+        if connection.dialect.name == "sqlite":
+            # A batch drops a table and makes it anew: with foreign keys on, the rows that name its rows would go along.
+            connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
+            connection.detach()
+        context.configure(
+            connection=connection,
+            target_metadata=migrate.db.metadata,
+            transactional_ddl=True,  # also on SQLite, where app/database.py begins every transaction itself
+            **arguments,
+        )
         with context.begin_transaction():
             context.run_migrations()
-        connection.commit()
