@@ -49,7 +49,7 @@ class Trouble(StrEnum):
     DROPPED_BEFORE = "a closed connection, nothing was done"
     DROPPED_AFTER = "a closed connection, it was done all the same"
     HANGS = "no answer for ever"
-    DRIPS = "one byte of an answer a second"
+    DRIPS = "an answer byte by byte, never silent for long"
     GARBAGE = "half a JSON document"
     HTML = "200 with a page of a captive portal"
     EMPTY = "200 with nothing"
@@ -69,7 +69,7 @@ FAULTS: Mapping[Trouble, Mapping[str, Any]] = {
     Trouble.DROPPED_BEFORE: {"kind": "drop"},
     Trouble.DROPPED_AFTER: {"kind": "drop", "commit": True},
     Trouble.HANGS: {"kind": "hang", "commit": True},
-    Trouble.DRIPS: {"kind": "drip", "seconds": 1.0},
+    Trouble.DRIPS: {"kind": "drip", "seconds": 0.1},
     Trouble.GARBAGE: {"kind": "garbage"},
     Trouble.HTML: {"kind": "html"},
     Trouble.EMPTY: {"kind": "empty"},

@@ -1,7 +1,7 @@
 """The contract in trouble: every fault has one of three names, nothing else is ever raised, and no call waits for ever.
 
 That calls end in time is what the time limit of these tests shows: a platform that hangs does so until it is healed, and
-one that drips would take hours.
+one that drips takes far longer than the provider waits.
 """
 
 from __future__ import annotations

@@ -44,8 +44,9 @@ def error_of_exception(error: Exception) -> ProviderError:
 
 
 def _host(error: Exception) -> str:
+    """Where it was sent, without a user or a password that the URL may hold."""
     url = getattr(getattr(error, "request", None), "url", None)
-    return urlsplit(url).netloc if url else "The platform"
+    return urlsplit(url).netloc.rpartition("@")[2] if url else "The platform"
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
