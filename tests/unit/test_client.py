@@ -131,6 +131,7 @@ def test_a_body_is_as_long_as_it_says_and_never_in_memory_as_a_whole(tmp_path: P
     body = MultipartBody()
     body.add_field("workflow_url", "w.cwl")
     body.add_file("workflow_attachment", "big", big, "application/octet-stream")
+    body.add_file("workflow_attachment", "stream", io.BytesIO(b"x" * 100), "application/octet-stream")
     for _ in range(2):  # a body can be sent again
         lengths = [len(chunk) for chunk in body]
         assert sum(lengths) == len(body)

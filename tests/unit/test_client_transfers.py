@@ -134,6 +134,13 @@ def test_a_partial_file_that_is_too_long_is_begun_again(server: WesServer, tmp_p
     assert download(server, tmp_path / "big.bin").read_bytes() == CONTENT
 
 
+def test_a_part_that_begins_elsewhere_than_asked_for_is_not_appended(server: WesServer, tmp_path: Path) -> None:
+    place = {"Content-Range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    server.faults = [Fault("/files/", 206, place, CONTENT)]
+    (tmp_path / ".big.bin.r.part").write_bytes(CONTENT[:100])
+    assert download(server, tmp_path / "big.bin").read_bytes() == CONTENT
+
+
 def test_the_partial_file_of_another_run_is_not_used(server: WesServer, tmp_path: Path) -> None:
     server.add(FakeRun("r", files={"big.bin": CONTENT}))
     (tmp_path / ".big.bin.other.part").write_bytes(b"wrong")
