@@ -233,9 +233,9 @@ def test_9_one_key_for_different_requests_at_once_goes_to_one_of_them(app: Flask
 class Broken(io.BytesIO):
     """The body of a client that goes away."""
 
-    def read(self, size: int | None = -1) -> bytes:
-        if data := super().read(size):
-            return data
+    def readinto(self, buffer: Any) -> int:
+        if count := super().readinto(buffer):
+            return count
         raise ConnectionResetError("peer went away")
 
 
