@@ -130,7 +130,7 @@ def test_the_python_session_works_as_written(
 def test_the_demonstration_runs_every_example_and_ends(installed: Path, environment: dict[str, str]) -> None:
     said = run("./scripts/demo --once", installed, environment)
     assert "report.html" in said
-    assert "EXECUTOR_ERROR" in said
+    assert "fails on purpose" in said
 
 
 def test_the_first_two_blocks_are_the_demonstration_and_what_ci_runs(blocks: dict[str, list[str]]) -> None:
