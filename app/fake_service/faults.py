@@ -39,7 +39,7 @@ REFUSALS = {
 }
 """Answered instead of the truth; the work is done all the same where the fault says `commit`."""
 
-SPOILS = ("garbage", "html", "empty", "huge", "drip", "alter", "reply")
+SPOILS = ("garbage", "html", "redirect", "empty", "huge", "drip", "alter", "reply")
 """Done, then answered badly. `alter` puts other values into the true answer, `reply` sends any body."""
 
 SILENCES = ("drop", "hang")
@@ -100,6 +100,8 @@ class Fault:
                 return replace(answer, body=b'{"id": "job-')
             case "html":
                 return Answer(200, b"<html><body>Sign in to the network.</body></html>", {"Content-Type": "text/html"})
+            case "redirect":
+                return Answer(302, headers={"Location": "/v1/jobs"})
             case "empty":
                 return replace(answer, body=b"")
             case "huge":

@@ -87,9 +87,10 @@ def test_a_captive_portal_is_no_log(fake: FakeHarness) -> None:
 
 
 def test_a_redirect_is_not_followed(fake: FakeHarness) -> None:
-    fake.fail(kind="reply", status=302)
+    fake.fail(kind="redirect")
     with pytest.raises(OutcomeUnknown):
         fake.provider.submit_workflow(fake.submission())
+    assert fake.service.calls["find"] == 0
 
 
 def test_offers_name_an_engine_and_its_types(fake: FakeHarness) -> None:
