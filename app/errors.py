@@ -9,6 +9,7 @@ WesError                    what a request ran into; the API turns it into {"msg
     TooLarge                over a configured limit (413)
 ProviderError               what a provider call ran into
     NotAccepted             it certainly did not happen: try again later
+        NotReady            nothing is wrong: something that it needs is being made, or it is not its turn yet
     OutcomeUnknown          it may have happened: look before trying again
     Rejected                it was understood and refused for good: end the run with these words
 """
@@ -57,6 +58,16 @@ class NotAccepted(ProviderError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotReady(NotAccepted):
+    """Nothing was sent and nothing is wrong: something that the run needs is being made, or it is not its turn yet.
+
+    `retry_after`: seconds after which it is worth coming again. It does not count as a failure of the provider.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message, retry_after)
 
 
 class OutcomeUnknown(ProviderError):

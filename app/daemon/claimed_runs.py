@@ -16,7 +16,7 @@ from app.artifacts import ArtifactStorage
 from app.daemon.holds import Holds
 from app.daemon.patience import Breaker, backoff_seconds
 from app.database import Database
-from app.errors import ProviderError
+from app.errors import NotReady, ProviderError
 from app.models import WorkflowRun
 from app.runs import claims, transitions
 from app.runs.transitions import End
@@ -68,6 +68,9 @@ class ClaimedRuns:
 
     def fail(self, run: WorkflowRun, error: Exception) -> None:
         """A handler raised something: a failed answer waits, a defect of ours is counted and in the end reported."""
+        if isinstance(error, NotReady):
+            self.release(run, error.retry_after or 0.0, str(error))
+            return
         if isinstance(error, ProviderError):
             retry_after = getattr(error, "retry_after", None)
             self.breaker.failed(str(error), retry_after)

@@ -96,7 +96,6 @@ class Submitter:
         try:
             accepted = self._provider.submit_workflow(submission)
         except NotAccepted as error:
-            self._runs.breaker.failed(str(error), error.retry_after)
             self._requeue(run, error)
         except OutcomeUnknown as error:
             self._runs.breaker.failed(str(error))
@@ -127,7 +126,13 @@ class Submitter:
             self._provider.cancel_workflow(accepted.provider_id)
         elif not accepted.started:
             self.start(run, accepted.provider_id)
-        self._runs.release(run, min(FIRST_LOOK_SECONDS, self._provider.status_interval_seconds))
+        self._runs.release(run, self._first_look_seconds())
+
+    def _first_look_seconds(self) -> float:
+        """Soon, but where all runs are looked at together: then with the others."""
+        if self._provider.capabilities.sweep:
+            return self._provider.seconds_to_next_look(State.INITIALIZING, 0.0)
+        return min(FIRST_LOOK_SECONDS, self._provider.status_interval_seconds)
 
     def start(self, run: WorkflowRun, provider_id: str) -> None:
         """Start a draft, unless its run was cancelled meanwhile: then the next look cancels it."""
@@ -144,7 +149,7 @@ class Submitter:
         self._runs.database.transact(
             lambda session: transitions.move(session, run, State.QUEUED, now, by="daemon", note=words)
         )
-        self._runs.wait(run, words, error.retry_after)
+        self._runs.fail(run, error)
 
     def _refuse(self, run: WorkflowRun, error: Rejected) -> None:
         self._runs.finish(run, End(State.SYSTEM_ERROR, str(error), error.reason))

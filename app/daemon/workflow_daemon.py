@@ -28,7 +28,7 @@ from app.daemon.patience import Breaker, backoff_seconds
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
 from app.daemon.submitting import Submitter
 from app.database import Database
-from app.errors import ProviderError
+from app.errors import NotReady, ProviderError
 from app.models import Daemon, WorkflowRun
 from app.runs import claims, listing, transitions
 from app.runs.claims import SUSPECT_AFTER, Claimant
@@ -73,6 +73,8 @@ class ProviderLoop:
         self._submitter = Submitter(provider, self._claimed)
         self._follower = Follower(provider, self._claimed, self._submitter.start)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
+        self._looker = pool or ThreadPoolExecutor(1, thread_name_prefix=f"{provider.name}-look")
+        self._look: Future[None] | None = None  # the bulk question under way: at most one, beside the submits
         self._ticks = count(1)
         self._busy: set[Future[None]] = set()
         self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
@@ -100,6 +102,7 @@ class ProviderLoop:
         """Claim no more and finish the steps that are under way."""
         self._stopping.set()
         self._woken.set()
+        self._looker.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def tick(self) -> float:
@@ -107,17 +110,21 @@ class ProviderLoop:
         if (closed := self.breaker.seconds_open()) > 0:
             return min(closed, self._poll_seconds)
         who = Claimant(self.provider.name, self._host, f"{self._daemon_id}:{next(self._ticks)}", self._holds.lease)
-        if not self._busy and (suspects := self._claim(claims.claim_suspect, who, 1)):
+        if not self._busy and not self._is_looking() and (suspects := self._claim(claims.claim_suspect, who, 1)):
             self._watch_closely(suspects[0])
             return 0.0
-        known = self._claim(claims.claim_known, who, BATCH)
-        self._look_after([run for run in known if run.provider_id is not None])
+        known = [] if self._is_looking() else self._claim(claims.claim_known, who, BATCH)
+        if submitted := [run for run in known if run.provider_id is not None]:
+            self._look = self._looker.submit(self._look_after, submitted)
+            self._look.add_done_callback(self._looked)
         for run in known:
             if run.provider_id is None:
                 self._spawn(run, self._submitter.settle)
         for run in self._claim(claims.claim_new, who, self._room()):
             self._submitting.add(run.run_id)
             self._spawn(run, self._submitter.submit)
+        if self._is_looking():
+            return self._longest_delay()
         return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
 
     def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
@@ -130,7 +137,8 @@ class ProviderLoop:
 
     def _room(self) -> int:
         """How many more runs may be submitted now."""
-        free = self._workers - len(self._busy)
+        free, paced = self._workers - len(self._busy), self.provider.pace().submits
+        free = free if paced is None else min(free, paced)
         if free <= 0 or self.provider.max_active is None:
             return max(free, 0)
         host = self._host if self.provider.capabilities.host_bound else None
@@ -142,13 +150,24 @@ class ProviderLoop:
         with self._database.reading() as session:
             due = claims.next_due(session, self.provider.name, self._host)
         if due is None:
-            return self._poll_seconds
-        return min(self._poll_seconds, max(0.01, (due - self._now()).total_seconds()))
+            return self._longest_delay()
+        return min(self._longest_delay(), max(0.01, (due - self._now()).total_seconds()))
+
+    def _longest_delay(self) -> float:
+        """Until the next look at the database, or until the provider takes another submit."""
+        return min(self._poll_seconds, self.provider.pace().again_in_seconds or self._poll_seconds)
+
+    def _is_looking(self) -> bool:
+        return self._look is not None and not self._look.done()
+
+    def _looked(self, look: Future[None]) -> None:
+        """Go on with what fell due meanwhile. After a failure the leases bring the runs back."""
+        if not look.cancelled() and (error := look.exception()):
+            log.error("a look at runs failed", exc_info=error, extra={"provider": self.provider.name})
+        self.wake()
 
     def _look_after(self, runs: list[WorkflowRun]) -> None:
         """One bulk question; what changed goes to a handler, the rest is postponed in a few statements."""
-        if not runs:
-            return
         try:
             statuses = self.provider.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
         except ProviderError as error:
@@ -170,6 +189,9 @@ class ProviderLoop:
     def _leave_alone(self, runs: list[WorkflowRun], error: ProviderError) -> None:
         """The provider did not answer: nothing is known, so nothing changes but when to ask again."""
         retry_after = getattr(error, "retry_after", None)
+        if isinstance(error, NotReady):
+            self._postpone(runs, error.retry_after or 0.0, waiting_for=str(error))
+            return
         self.breaker.failed(str(error), retry_after)
         log.warning("no statuses", extra={"provider": self.provider.name, "error": str(error), "runs": len(runs)})
         delay = backoff_seconds(max(run.failures for run in runs) + 2, retry_after)
@@ -355,7 +377,7 @@ class WorkflowDaemon:
             loop.provider.name: {
                 "engines": [asdict(offer) for offer in loop.provider.offers()],
                 "capabilities": asdict(loop.provider.capabilities),
-                "problem": loop.breaker.problem,
+                "problem": loop.breaker.problem or loop.provider.pace().problem,
             }
             for loop in self.loops
         }

@@ -135,6 +135,15 @@ class EngineOffer:
     parameters: tuple[tuple[str, str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many submits may begin now, None for any number. Where none may: in how many seconds one may, and why not."""
+
+    submits: int | None = None
+    again_in_seconds: float = 0.0
+    problem: str | None = None
+
+
 class WorkflowProviderInterface(ABC):
     """A place where runs happen. Every call may be repeated; every call may be the second after a crash."""
 
@@ -149,9 +158,15 @@ class WorkflowProviderInterface(ABC):
     def prepare_request(self, run: Submission) -> dict[str, Any]:
         """The exact JSON that `submit_workflow` will send, stored before it is sent so that a replay is identical.
 
-        No side effects. Raises Rejected where the run cannot be run here at all.
+        Starts nothing, but may make ready what the run needs at the provider, as often as it is called. The run stays
+        QUEUED where this raises NotAccepted or OutcomeUnknown, NotReady while something is being made. Raises Rejected
+        where the run cannot be run here at all.
         """
         return {}
+
+    def pace(self) -> Pace:
+        """How fast submits may follow one another; asked before runs are claimed, so that the others wait QUEUED."""
+        return Pace()
 
     @abstractmethod
     def submit_workflow(self, run: Submission) -> ProviderRun:
