@@ -107,7 +107,7 @@ def seeded(database: Database, storage: DirectoryStorage, clock: Clock) -> list[
 
 @pytest.mark.parametrize(
     "examples",
-    [pytest.param(100, id="short"), pytest.param(640, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+    [pytest.param(50, id="short"), pytest.param(640, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
 )
 @pytest.mark.parametrize("base", [BASE, ALIAS])
 @pytest.mark.parametrize("label", OPERATIONS)
