@@ -11,7 +11,7 @@ outputs        the output object; files: further outputs, {name: text}
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,7 +75,7 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _whole(most: int) -> Any:
+def _whole(most: int) -> Callable[[str, Any], int]:
     def read(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             raise ValueError(f"{name} must be a whole number from 0 to {most}, not {value!r:.40}")
@@ -111,7 +111,7 @@ def _texts(name: str, value: Any) -> Mapping[str, str]:
     return value  # type: ignore[no-any-return]
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "outcome": _outcome,
     "seconds": _number,
     "queue_seconds": _number,

@@ -142,6 +142,11 @@ def test_what_is_refused_for_good_is_rejected_with_words(harness: Harness) -> No
     assert harness.starts(run) == 0
 
 
+def test_the_first_submit_may_begin_at_once(harness: Harness) -> None:
+    pace = harness.provider.pace()
+    assert pace.problem is None and (pace.submits is None or pace.submits > 0)
+
+
 def _run_the_recorded_one(harness: Harness, run: Submission, recorded: ProviderRun, *others: ProviderRun) -> None:
     """The daemon records one id and starts that; every other submit gave the same one, or a draft."""
     assert all(other.provider_id == recorded.provider_id or not other.started for other in others)
