@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
@@ -38,6 +39,9 @@ class Application(Flask):
         return errors.respond(e) if is_api_path(request.path) else super().handle_exception(e)
 
 
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+
 def create_app(
     settings: Settings,
     now: Callable[[], datetime] = utc_now,
@@ -51,7 +55,7 @@ def create_app(
     app.url_map.converters["string"] = NameConverter
     app.config.from_mapping(_flask_settings(settings))
     db.init_app(app)
-    migrate.init_app(app)
+    migrate.init_app(app, directory=str(MIGRATIONS))
     app.extensions["wes"] = _context(app, settings, now)
     auth.register(app, settings, identify)
     api.register(app)

@@ -79,6 +79,7 @@ class ProviderLoop:
         self._busy: set[Future[None]] = set()
         self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
         self._submitting: set[str] = set()
+        self._defect: str | None = None
         self._woken, self._stopping = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -87,12 +88,18 @@ class ProviderLoop:
         while not self._stopping.is_set():
             self._woken.clear()
             try:
-                delay, failures = self.tick(), 0
-            except Exception:
+                delay, failures, self._defect = self.tick(), 0, None
+            except Exception as error:
                 failures += 1
+                self._defect = f"this daemon fails at it, see its log: {type(error).__name__}"
                 delay = min(self._poll_seconds, backoff_seconds(failures))
                 log.exception("a tick failed", extra={"provider": self.provider.name, "again_in": round(delay, 1)})
             self._woken.wait(delay)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing moves at this provider now, in words for operators; None where all is well."""
+        return self._defect or self.breaker.problem or self.provider.pace().problem
 
     def wake(self) -> None:
         """Tick again now."""
@@ -377,7 +384,7 @@ class WorkflowDaemon:
             loop.provider.name: {
                 "engines": [asdict(offer) for offer in loop.provider.offers()],
                 "capabilities": asdict(loop.provider.capabilities),
-                "problem": loop.breaker.problem or loop.provider.pace().problem,
+                "problem": loop.problem,
             }
             for loop in self.loops
         }

@@ -741,3 +741,21 @@ def test_what_is_offered_and_what_is_wrong_is_in_the_database(world: World, daem
         (row,) = session.query(Daemon).all()
     assert row.offers["scripted"]["problem"] == "down"
     assert row.offers["scripted"]["capabilities"]["cancel"] is True
+
+
+def test_a_loop_that_fails_at_every_tick_says_so(world: World, daemon: WorkflowDaemon, monkeypatch: Any) -> None:
+    loop, failed = daemon.loops[0], threading.Event()
+
+    def fail() -> float:
+        failed.set()
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(loop, "tick", fail)
+    loop.wake()
+    assert failed.wait(60)
+    while loop.problem is None:
+        failed.wait(0.01)
+    daemon.beat()
+    with world.database.reading() as session:
+        (row,) = session.query(Daemon).all()
+    assert "RuntimeError" in row.offers["scripted"]["problem"]
