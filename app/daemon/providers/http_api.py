@@ -110,7 +110,7 @@ def _words(response: requests.Response, body: bytes) -> str:
     return f"HTTP {response.status_code} {response.reason or ''}: {text[:SHOWN_CHARACTERS]}".rstrip(": ")
 
 
-class _TimedReader(io.RawIOBase):
+class TimedReader(io.RawIOBase):
     """What a socket receives until a moment, whatever the pace."""
 
     def __init__(self, socket: Any, raw: io.RawIOBase, seconds: float) -> None:
@@ -138,7 +138,7 @@ class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         if (seconds := sock.gettimeout()) is not None:
-            self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), seconds))
+            self.fp = io.BufferedReader(TimedReader(sock, self.fp.detach(), seconds))
 
 
 class _TimedConnection(HTTPConnection):
