@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser as browser
+from tests.browser import runs as runs
+from tests.browser import site as site
 from tests.fakes.engine_runs import installed_engine_root
 
 

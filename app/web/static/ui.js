@@ -135,7 +135,8 @@
 
     async function fetchFragment() {
       const answer = await fetch(box.dataset.liveUrl, { cache: "no-store", headers: { "If-None-Match": etag } });
-      if (answer.status === 304) return;
+      if (isPaused) return;
+      if (answer.status === 304) return say("Live", false);
       if (answer.status >= 400 && answer.status < 500) return end("Reload the page to see what has changed");
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const html = await answer.text();
