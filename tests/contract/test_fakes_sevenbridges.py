@@ -310,6 +310,37 @@ def test_objects_are_imported_by_jobs(fake: InThread, api: Any) -> None:
     assert states == ["FAILED", "COMPLETED"], "a.txt was there already"
 
 
+def test_folders_have_files_of_their_own(fake: InThread, api: Any) -> None:
+    folder = api.files.create_folder("runs", project=PROJECT)
+    with pytest.raises(Conflict):
+        api.files.create_folder("runs", project=PROJECT)
+    inner = api.files.create_folder("one", parent=folder)
+    inside, outside = (fake.control.add_file(name="a.txt", text="", parent=parent) for parent in (inner.id, None))
+    assert (folder.type, inner.parent, api.files.get(inside).parent) == ("folder", folder.id, inner.id)
+    assert {file.id for file in api.files.query(project=PROJECT)} == {folder.id, outside}
+    assert [file.id for file in api.files.query(parent=inner, names=["a.txt"])] == [inside]
+    with pytest.raises(BadRequest):
+        api.files.query(parent=outside)
+    volume = api.volumes.create_s3_volume("lab", "bucket", "key", "secret", "RO")
+    job = api.imports.submit_import(volume, "in/b.txt", parent=folder)
+    fake.control.advance(seconds=7)
+    assert api.imports.get(job.id).result.parent == folder.id
+
+
+def test_a_directory_is_a_folder_of_the_project(fake: InThread, api: Any) -> None:
+    listing = [{"class": "File", "path": "a.txt"}, {"class": "Directory", "path": "deep", "listing": []}]
+    beside = [{"class": "File", "path": "a.bai"}]
+    outputs = {"all": {"class": "Directory", "path": "all", "listing": listing}}
+    outputs["bam"] = {"class": "File", "path": "a.bam", "secondaryFiles": beside}
+    fake.control.plan(outputs=outputs)
+    task = draft(api, run=True)
+    fake.control.advance(seconds=80)
+    made = api.tasks.get(task.id).outputs
+    assert made["all"].is_folder()
+    assert {file.name for file in api.files.query(parent=made["all"])} == {"a.txt", "deep"}
+    assert [api.files.get(file.id).name for file in made["bam"].secondary_files] == ["a.bai"]
+
+
 def test_imports_read_the_bucket_where_there_is_one(connect: Callable[..., Any]) -> None:
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()

@@ -24,13 +24,15 @@ IMPORT_SECONDS = {"PENDING": 2, "RUNNING": 5}
 
 @dataclass(slots=True, eq=False)
 class StoredFile:
-    """`project` None: a log, that no list shows."""
+    """`project` None: a log, that no list shows. `parent`: the folder that it is in."""
 
     id: str
     name: str
     project: str | None
     content: bytes
     created: str
+    parent: str | None = None
+    type: str = "file"
     task: str | None = None
     storage: Json = field(default_factory=lambda: {"type": "PLATFORM"})
 
@@ -39,15 +41,16 @@ class Files:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._files: dict[str, StoredFile] = {}
-        self._copies: Counter[tuple[str | None, str]] = Counter()
+        self._copies: Counter[tuple[str | None, str | None, str]] = Counter()
         self._signed: dict[str, tuple[str, datetime]] = {}
 
     def add(self, name: str, content: bytes, project: str | None, rename: bool = True, **facts: Any) -> StoredFile:
         """A new file; where the name is taken it gets a prefix, as the platform does. `rename` False: ApiError then."""
-        copies = self._copies[project, name]
+        place = (project, facts.get("parent"), name)
+        copies = self._copies[place]
         if copies and not rename:
             raise ApiError(409, 5003, f"File {name} exists")
-        self._copies[project, name] += 1
+        self._copies[place] += 1
         free = f"_{copies}_{name}" if copies else name
         file = StoredFile(secrets.token_hex(12), free, project, content, self._platform.now(), **facts)
         self._files[file.id] = file
@@ -64,10 +67,11 @@ class Files:
         return {
             "href": f"{self._platform.base}/files/{file.id}",
             "id": file.id,
-            "type": "file",
+            "type": file.type,
             "name": file.name,
-            "size": len(file.content),
+            "size": len(file.content) if file.type == "file" else None,
             "project": file.project,
+            "parent": file.parent,
             "created_on": file.created,
             "modified_on": file.created,
             "origin": {"task": file.task} if file.task else {},
@@ -77,14 +81,38 @@ class Files:
         }
 
     def query(self, call: Call) -> tuple[Json, int]:
-        project, names, task = call.asks("project"), call.query.get("name"), call.asks("origin.task")
+        """The files of a folder, or those of a project that are in none."""
+        project, parent = call.asks("project"), call.asks("parent")
+        names, task = call.query.get("name"), call.asks("origin.task")
+        project = self.folder(parent).project if parent else project
         self._platform.check_project(project)
         found = [
             file
             for file in self._files.values()
-            if file.project == project and (not names or file.name in names) and task in (None, file.task)
+            if (file.project, file.parent) == (project, parent)
+            and (not names or file.name in names)
+            and task in (None, file.task)
         ]
         return self._platform.page(call, found, self.describe)
+
+    def create_folder(self, call: Call) -> Json:
+        asked = call.fields(["name", "type"], ["project", "parent"])
+        if asked["type"] != "folder" or ("project" in asked) == ("parent" in asked):
+            raise ApiError(400, 5001, "A folder needs a project or a parent")
+        return self.describe(self.add_folder(asked["name"], asked.get("project"), asked.get("parent"), rename=False))
+
+    def add_folder(
+        self, name: str, project: str | None, parent: str | None = None, rename: bool = True, **facts: Any
+    ) -> StoredFile:
+        project = self.folder(parent).project if parent else project
+        self._platform.check_project(project)
+        return self.add(name, b"", project, rename, parent=parent, type="folder", **facts)
+
+    def folder(self, folder_id: Any) -> StoredFile:
+        found = self.find(folder_id)
+        if found.type != "folder":
+            raise ApiError(400, 5004, f"{found.name} is not a folder")
+        return found
 
     def get(self, call: Call) -> Json:
         return self.describe(self.find(call.names["id"]))
@@ -181,7 +209,7 @@ class Imports:
 
     def _new(self, asked: Json) -> Json:
         self._volumes.find(asked["source"]["volume"])
-        self._platform.check_project(asked["destination"].get("project"))
+        self._place(asked["destination"])
         import_id = secrets.token_urlsafe(24)
         href = f"{self._platform.base}/storage/imports/{import_id}"
         facts = {"href": href, "id": import_id, "state": "PENDING", "started_on": self._platform.now()}
@@ -212,7 +240,15 @@ class Imports:
         name = destination.get("name") or source["location"].rpartition("/")[2]
         storage = {"type": "VOLUME", **source}
         rename = bool(asked.get("autorename") or asked.get("overwrite"))
-        return self._files.describe(self._files.add(name, content, destination["project"], rename, storage=storage))
+        project, parent = self._place(destination)
+        return self._files.describe(self._files.add(name, content, project, rename, parent=parent, storage=storage))
+
+    def _place(self, destination: Json) -> tuple[str | None, str | None]:
+        """Project and folder."""
+        parent = destination.get("parent")
+        project = self._files.folder(parent).project if parent else destination.get("project")
+        self._platform.check_project(project)
+        return project, parent
 
 
 Fetch = Callable[[Mapping[str, Any], str], bytes]

@@ -70,6 +70,7 @@ OPERATIONS = (
     _operation("projects.query", "GET", Project, "query", "page"),
     _operation("projects.get", "GET", Project, "get"),
     _operation("files.query", "GET", File, "query", "page"),
+    _operation("files.create_folder", "POST", File, "create_folder"),
     _operation("files.get", "GET", File, "get"),
     _operation("files.download_info", "GET", File, "download_info", answer=DownloadInfo),
     _operation("files.bulk_get", "POST", File, "bulk_get", "bulk"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.fakes.sb_apps import FILE_CLASSES, Apps, input_errors, ports
-from tests.fakes.sb_files import Files
+from tests.fakes.sb_files import Files, StoredFile
 from tests.fakes.sb_platform import ApiError, Call, Json, Platform, bulk, known, moment, stamp
 from tests.fakes.timeline import Plan, Plans
 
@@ -151,7 +151,8 @@ class Tasks:
         }
 
     def _made(self, task: StoredTask) -> Json:
-        """The outputs, with their files in the project. A planned output names a planned file by its path."""
+        """The outputs, with their files in the project. A planned output names a planned file by its path; a planned
+        directory lists its own."""
         plan = task.plan
         wanted = plan.outputs
         if wanted is None:
@@ -163,13 +164,24 @@ class Tasks:
                 return [stored(element) for element in value]
             if not isinstance(value, dict) or value.get("class") not in FILE_CLASSES:
                 return value
-            text = plan.files.get(value["path"], f"made by {task.asked['name']}\n")
-            file = self._files.add(value["path"].rpartition("/")[2], text.encode(), task.asked["project"], task=task.id)
-            return {**value, "path": file.id, "name": file.name, "size": len(file.content)}
+            made = self._kept(task, value, None)
+            beside = {name: stored(value[name]) for name in ("secondaryFiles",) if name in value}
+            size = {"size": len(made.content)} if made.type == "file" else {}
+            return {"class": value["class"], "path": made.id, "name": made.name, **size, **beside}
 
         for name, value in wanted.items():
             made[name] = stored(value)
         return made
+
+    def _kept(self, task: StoredTask, planned: Json, parent: str | None) -> StoredFile:
+        project, name = task.asked["project"], planned["path"].rpartition("/")[2]
+        if planned["class"] == "Directory":
+            folder = self._files.add_folder(name, project, parent, task=task.id)
+            for child in planned.get("listing", ()):
+                self._kept(task, child, folder.id)
+            return folder
+        text = task.plan.files.get(planned["path"], f"made by {task.asked['name']}\n")
+        return self._files.add(name, text.encode(), project, parent=parent, task=task.id)
 
     def _new(self, asked: Json) -> StoredTask:
         app, revision, raw = self._apps.find(asked["app"])

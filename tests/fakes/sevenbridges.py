@@ -20,7 +20,10 @@ from tests.fakes.sb_tasks import Tasks
 from tests.fakes.server import Service, serve, verb
 
 CONTENT = "/content/"
-CREATED = ("tasks.create", "tasks.clone", "apps.install", "apps.create_revision", "volumes.create", "imports.submit")
+CREATED = (
+    *("tasks.create", "tasks.clone", "apps.install", "apps.create_revision"),
+    *("files.create_folder", "volumes.create", "imports.submit"),
+)
 
 REFUSALS = {
     "throttle": ApiError(429, 1000, "Rate limit exceeded! Check response headers."),
@@ -124,9 +127,19 @@ class SevenBridges(Service):
         ]
 
     @verb
-    def add_file(self, name: str, text: str, project: str | None = None) -> str:
-        """A file in a project (the user's own by default); its id."""
-        return self._files.add(name, text.encode(), project or f"{self._platform.user}/wes").id
+    def add_file(self, name: str, text: str, project: str | None = None, parent: str | None = None) -> str:
+        """A file in a project (the user's own by default), or in a folder of it; its id."""
+        return self._files.add(name, text.encode(), project or f"{self._platform.user}/wes", parent=parent).id
+
+    @verb
+    def add_folder(self, name: str, parent: str | None = None) -> str:
+        """A folder of the user's own project, or of a folder of it; its id."""
+        return self._files.add_folder(name, f"{self._platform.user}/wes", parent).id
+
+    @verb
+    def lose_task(self, id: str) -> None:
+        """The platform knows this task no more."""
+        del self._tasks.tasks[id]
 
     @verb
     def configure(self, **options: Any) -> None:
