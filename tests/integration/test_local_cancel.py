@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.daemon.providers import shim
+from app.daemon.providers.local_life import Running, kill_by_force
 from app.states import State
 from tests.fakes.local_machine import Machine, NoLauncher, Ticks
 
@@ -142,6 +144,15 @@ def test_a_stopped_shim_is_not_waited_for_for_ever(machine: Machine) -> None:
     for pid in record["shim"][0], record["engine"][0], grandchild:
         machine.gone(pid)
     assert provider.get_workflow_statuses(["r1"])["r1"].state == State.CANCELED
+
+
+def test_a_shim_that_is_cleaning_up_is_let(machine: Machine) -> None:
+    with subprocess.Popen(["sleep", "9999"]) as cleaning:
+        process = shim.read_process(cleaning.pid)
+        assert process is not None
+        kill_by_force(Running(shim.boot_id(), (process.pid, process.start), (1, 1), None))
+        cleaning.terminate()
+        assert cleaning.wait() == -signal.SIGTERM
 
 
 def test_a_shim_that_others_end_is_no_cancel(machine: Machine) -> None:

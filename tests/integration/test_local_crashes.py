@@ -16,6 +16,7 @@ import pytest
 from app.daemon.providers import shim
 from app.daemon.providers.local_files import hold_directory
 from app.daemon.providers.provider_interface import Absent, Found, Unsure
+from app.daemon.providers.shim_launcher import ShimLauncher
 from app.states import State
 from tests.fakes import local_daemon
 from tests.fakes.dying_shim import POINTS
@@ -32,6 +33,16 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.close()
 
 
+class InTurn:
+    """Starts the first shim with the first launcher, the next with the next."""
+
+    def __init__(self, *launchers: ShimLauncher) -> None:
+        self._launchers = iter(launchers)
+
+    def start(self, root: Path, start_by: float) -> None:
+        next(self._launchers).start(root, start_by)
+
+
 def test_every_point_of_the_shim_is_tested() -> None:
     assert {*UNSTARTED, *LOST, "shim.exit_written"} == set(POINTS)
 
@@ -39,10 +50,10 @@ def test_every_point_of_the_shim_is_tested() -> None:
 @pytest.mark.parametrize("point", UNSTARTED)
 def test_a_shim_that_died_before_the_start_is_started_again(machine: Machine, point: str) -> None:
     clock = Ticks()
-    provider = machine.provider(launcher=DyingLauncher(point, machine.hint_file), monotonic=clock)
+    launcher = InTurn(DyingLauncher(point, machine.hint_file), machine.launcher)
+    provider = machine.provider(launcher=launcher, monotonic=clock)
     provider.submit_workflow(machine.run("r1", "count()"))
     assert machine.started() == []
-    provider._launcher = machine.launcher
     assert provider.get_workflow_statuses(["r1"])["r1"].state == State.INITIALIZING
     assert machine.hints.empty()  # its shim may only be slow
     clock.now += 11
@@ -207,7 +218,7 @@ def test_after_a_reboot_nothing_is_signalled(machine: Machine, monkeypatch: pyte
     for run_id in "r1", "r2":
         status = machine.look_until(provider, run_id)
         assert (status.state, status.reason) == (State.SYSTEM_ERROR, "executor_lost")
-    assert all(shim.read_process(pid) for pid in left)
+    assert [process.state for pid in left if (process := shim.read_process(pid))] == ["S"] * 3
     machine.run_shim("r2")
     assert machine.started() == []
 
@@ -231,6 +242,17 @@ def test_an_unrelated_process_is_never_signalled(machine: Machine, canceled: boo
     assert machine.started() == []
 
 
+def test_a_session_without_its_leader_is_known_by_where_it_works(machine: Machine) -> None:
+    provider = machine.provider(launcher=NoLauncher())
+    provider.submit_workflow(machine.run("r1", ""))
+    with bystander(machine.runs / "r1" / "work") as (leader, follower):
+        engine = [follower[2], leader[1]]
+        record = {"boot_id": shim.boot_id(), "shim": [1, 1], "engine": engine, "at": 1.0}
+        shim.write_record(str(machine.runs / "r1"), shim.STARTED, record)
+        assert machine.look_until(provider, "r1").reason == "executor_lost"
+        assert [is_same(process) for process in (leader, follower)] == [True, False]
+
+
 @contextmanager
 def bystander(folder: Path) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int]]]:
     """Two of (pid, start, session): one leads its session, the leader of the other's is dead. Both work in `folder`."""
@@ -246,7 +268,7 @@ def bystander(folder: Path) -> Iterator[tuple[tuple[int, int, int], tuple[int, i
             dead.wait()
             yield tuple((process.pid, process.start, process.session) for process in processes if process)
             for process in processes:
-                os.kill(process.pid, signal.SIGKILL)
+                shim.send_signal(process, signal.SIGKILL)
 
 
 def is_same(known: tuple[int, int, int]) -> bool:

@@ -173,14 +173,15 @@ def test_logs_are_appended_as_they_grow(machine: Machine, tmp_path: Path) -> Non
     storage = DirectoryStorage(tmp_path / "artifacts")
     sink = storage.log_sink("r1", 1 << 30)
     provider = machine.provider()
-    (tmp_path / "go").touch()
+    (machine.runs / "r2").mkdir()
+    (machine.runs / "r2" / "stdout").write_text("another's")
     script = f"""
 task = record / "tasks" / "step-1"
 task.mkdir(parents=True)
 (task / "stdout").write_text("task says")
 (record / "tasks.json").write_text(json.dumps([
     {{"task_id": "step-1", "name": "Step", "cmd": ["x"], "has_stdout": True, "has_stderr": True}},
-    {{"task_id": "../../r1", "name": "Out", "has_stdout": True}},
+    {{"task_id": "../../../r2", "name": "Out", "has_stdout": True}},
 ]))
 print("first", flush=True)
 say("here")
@@ -194,7 +195,7 @@ print("second")
         provider.get_logs("r1", sink)
         assert read(storage, "stdout") == b"first\n"
         assert read(storage, "tasks/step-1/stdout") == b"task says"
-    assert [task.task_id for task in provider.get_tasks("r1")] == ["step-1", "../../r1"]
+    assert [task.task_id for task in provider.get_tasks("r1")] == ["step-1", "../../../r2"]
     assert provider.get_tasks("r1")[0].cmd == ("x",)
     os.kill(machine.started_record("r1")["engine"][0], signal.SIGUSR1)
     machine.ended("r1")
@@ -284,7 +285,7 @@ def test_offers_and_refusals(machine: Machine) -> None:
             provider.submit_workflow(run)
         assert refused.value.reason == reason
         assert list(machine.runs.iterdir()) == []
-    with pytest.raises(Rejected, match="with 'other'"):
+    with pytest.raises(Rejected, match="runs 'PY' other"):
         provider.prepare_request(machine.run("r1", "", workflow_engine="other"))
 
 

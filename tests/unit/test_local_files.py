@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -80,13 +81,19 @@ def test_one_lays_out_a_directory(tmp_path: Path) -> None:
         assert again
 
 
-def test_a_held_directory_is_the_one_that_is_there(tmp_path: Path) -> None:
-    root = tmp_path / "r1"
-    with hold_directory(root):
-        root.rename(tmp_path / "old")
-        with hold_directory(root) as new:
-            assert new
-            assert root.is_dir()
+def test_a_held_directory_is_the_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another removes it between our open and our lock: what we then hold is no longer in its place."""
+    root, flock = tmp_path / "r1", fcntl.flock
+
+    def remove_first(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        root.rmdir()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with hold_directory(root, patience_seconds=60) as held:
+        assert held
+        assert root.is_dir()
 
 
 def test_what_an_earlier_submit_left_is_removed(tmp_path: Path) -> None:

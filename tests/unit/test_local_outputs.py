@@ -114,6 +114,7 @@ def test_names_are_bytes_of_utf_8(outputs: Path) -> None:
         "/etc/passwd",
         "a.txt",
         "../secret",
+        "file://{outputs}/../in-link",
         "file://{outputs}/out-link",
         "file://{outputs}/out-folder/secret",
         "file://{outputs}/loop",
@@ -128,6 +129,7 @@ def test_names_are_bytes_of_utf_8(outputs: Path) -> None:
 def test_what_is_not_an_output_is_refused(outputs: Path, location: Any) -> None:
     (outputs / "out-link").symlink_to("../secret")
     (outputs / "out-folder").symlink_to("..")
+    (outputs.parent / "in-link").symlink_to("outputs/a.txt")
     (outputs / "loop").symlink_to("loop")
     os.mkfifo(outputs / "pipe")
     where = location.format(outputs=outputs) if isinstance(location, str) else location
@@ -146,6 +148,12 @@ def test_a_directory_with_something_else_in_it_is_refused(outputs: Path, plant: 
         os.mkfifo(outputs / "d" / "in" / "pipe")
     with pytest.raises(Rejected) as refused:
         keep_outputs({"x": {"class": "Directory", "location": (outputs / target).as_uri()}}, outputs, Kept())
+    assert refused.value.reason == "output_refused"
+
+
+def test_the_outputs_themselves_are_no_output(outputs: Path) -> None:
+    with pytest.raises(Rejected) as refused:
+        keep_outputs({"x": {"class": "Directory", "location": outputs.as_uri()}}, outputs, Kept())
     assert refused.value.reason == "output_refused"
 
 

@@ -4,7 +4,7 @@ An engine adapter knows its engine's options and records. Process life is `provi
 
     <data>/runs/<run_id>/        RunDir.root: above the engine's reach, owned by the provider and the shim
         request.json             what to run (RunDir.request), written whole before the shim starts
-        lock started.json exit.json
+        lock started.json cancel exit.json
         stdout stderr            the engine's own streams
         work/                    attachments by their paths, fetched documents; the engine runs here
         outputs/                 final outputs only

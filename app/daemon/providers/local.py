@@ -53,7 +53,9 @@ SHIM_START_SECONDS = 60.0  # a shim that gets the lock later than this refuses
 RELAUNCH_SECONDS = 10.0  # a shim that has not begun by then is started again …
 MAX_LAUNCHES = 6  # … so often
 FORCE_MARGIN_SECONDS = 5.0  # what a shim gets on top of the grace, before it is killed with its engine
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+STREAMS = ("stdout", "stderr")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}")
 
 
 class LocalProvider(WorkflowProviderInterface):
@@ -169,14 +171,10 @@ class LocalProvider(WorkflowProviderInterface):
             if found is None:
                 return
             engine, run_dir = found
-            for stream in "stdout", "stderr":
+            for stream in STREAMS:
                 _append_new(run_dir.root, (stream,), stream, sink)
             for task in engine.tasks(run_dir):
-                if NAME.fullmatch(task.task_id):
-                    names = [name for name, has in (("stdout", task.has_stdout), ("stderr", task.has_stderr)) if has]
-                    for name in names:
-                        where = ("record", "tasks", task.task_id, name)
-                        _append_new(run_dir.root, where, f"tasks/{task.task_id}/{name}", sink)
+                _append_task_logs(run_dir.root, task, sink)
 
     def get_outputs(self, provider_id: str, sink: OutputSink) -> dict[str, Any]:
         """The engine's output object, its files kept in `sink`."""
@@ -197,7 +195,7 @@ class LocalProvider(WorkflowProviderInterface):
             names = [entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False)]
         for name in [name for name in names if name.startswith(local_life.TRASH)]:
             shim.remove_tree(str(self._runs / name))
-        candidates = [name for name in names if NAME.fullmatch(name)]
+        candidates = [name for name in names if RUN_ID.fullmatch(name)]
         live, stored = is_known(candidates)
         for name in candidates:
             if name not in live and (name not in stored or self._is_old(name)):
@@ -218,23 +216,24 @@ class LocalProvider(WorkflowProviderInterface):
             log.warning("a run directory cannot be removed", extra={"run_id": run_id, "error": str(error)})
 
     def _root(self, run_id: str) -> Path | None:
-        return self._runs / run_id if NAME.fullmatch(run_id) else None
+        return self._runs / run_id if RUN_ID.fullmatch(run_id) else None
 
     def _provider_run(self, run_id: str) -> ProviderRun:
         return ProviderRun(run_id, provider_status="accepted", metadata={"host": self._host})
 
     def _engine_for(self, run: Submission) -> WorkflowEngine:
         """The engine that was chosen or named, else the first installed one for the type. Raises Rejected."""
-        wanted = run.request.get("engine") or run.workflow_engine
-        for engine in self._engines.values():
-            is_meant = engine.name.lower() == wanted.lower() if wanted else bool(engine.versions())
-            if is_meant and run.workflow_type in engine.workflow_types:
-                engine.check(run)
-                return engine
-        raise Rejected(
-            f"No engine on this machine runs {run.workflow_type!r}" + (f" with {wanted!r}." if wanted else "."),
-            ENGINE_UNAVAILABLE,
-        )
+        wanted = str(run.request.get("engine") or run.workflow_engine or "").lower()
+        meant = [
+            engine
+            for name, engine in self._engines.items()
+            if run.workflow_type in engine.workflow_types and wanted in ("", name)
+        ]
+        if not meant:
+            raise Rejected(f"Nothing on this machine runs {run.workflow_type!r} {wanted}".rstrip(), ENGINE_UNAVAILABLE)
+        engine = next((engine for engine in meant if engine.versions()), meant[0])
+        engine.check(run)
+        return engine
 
     def _accept(self, run: Submission, root: Path) -> None:
         try:
@@ -316,6 +315,14 @@ class LocalProvider(WorkflowProviderInterface):
         else:
             local_life.kill_by_force(running)
         return True
+
+
+def _append_task_logs(root: Path, task: Task, sink: LogSink) -> None:
+    if TASK_ID.fullmatch(task.task_id):
+        for stream, is_there in zip(STREAMS, (task.has_stdout, task.has_stderr), strict=True):
+            if is_there:
+                where = ("record", "tasks", task.task_id, stream)
+                _append_new(root, where, f"tasks/{task.task_id}/{stream}", sink)
 
 
 def _append_new(root: Path, where: tuple[str, ...], name: str, sink: LogSink) -> None:

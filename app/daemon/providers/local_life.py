@@ -6,7 +6,7 @@ Owns what happens to a run whose shim is gone, late, or does not obey. Knows not
     lock held,  started.json          it runs
     lock held,  no started.json       its shim, or somebody who looks, is deciding just now
     lock free,  started.json          the shim died: end what remains, then exit.json `executor_lost`
-    lock free,  nothing, cancel.json  cancelled before the start: exit.json `canceled`, which a late shim obeys
+    lock free,  nothing, cancel       cancelled before the start: exit.json `canceled`, which a late shim obeys
     lock free,  nothing               not begun: a shim is on its way, or has to be started again
 """
 
@@ -74,9 +74,13 @@ def look(root: Path) -> Unbegun | Running | Ended:
 
 
 def ask_cancel(root: Path) -> None:
-    """Leave word for the shim, and for whoever looks later, that this run is to end as cancelled."""
-    if not shim.has(str(root), shim.EXIT) and not shim.has(str(root), shim.CANCEL):
-        shim.write_record(str(root), shim.CANCEL, {"at": time.time()})
+    """Leave word for the shim, and for whoever looks later, that this run is to end as cancelled.
+
+    An empty file, which also a full disk takes: the run may be what has filled it.
+    """
+    if not shim.has(str(root), shim.EXIT):
+        (root / shim.CANCEL).touch(mode=0o600)
+        shim.sync_directory(str(root))
 
 
 def is_cancel_asked(root: Path) -> bool:
@@ -98,7 +102,10 @@ def tell_shim(running: Running) -> None:
 
 
 def kill_by_force(running: Running) -> None:
-    """KILL the engine and everything below the shim, then the shim, which does not do it itself."""
+    """KILL the engine and everything below the shim, which should have done it, and the shim where it is stopped.
+
+    A shim without anything below it is about to be done: it may have much in tmp/ to remove.
+    """
     if running.boot_id != shim.boot_id() or (chief := _same_process(running.shim)) is None:
         return
     for _ in range(KILL_ROUNDS):
@@ -107,7 +114,8 @@ def kill_by_force(running: Running) -> None:
         if not below:
             break
         _kill(below)
-    shim.send_signal(chief, SIGKILL)
+    if chief.state in "Tt":
+        shim.send_signal(chief, SIGKILL)
 
 
 def remove(root: Path) -> bool:

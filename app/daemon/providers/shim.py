@@ -6,8 +6,8 @@ Standard library only and nothing of `app`, so that it starts in some 20 ms. The
 files and process facts that both sides must read alike. Whoever decides a run (starts it, ends it, cancels it
 unstarted) holds `lock` meanwhile; `started.json` and `exit.json` are never written without it.
 
-    lock ── exit.json or started.json there? leave ── cancel.json there? exit.json ── fork the engine, held at a gate
-    ── started.json ── open the gate ── wait, or TERM then KILL ── end what is left ── remove tmp/ ── exit.json ── hint
+    lock ── exit.json or started.json there? leave ── fork the engine, held at a gate ── started.json ── no cancel?
+    open the gate ── wait, or TERM then KILL ── end what is left ── remove tmp/ ── exit.json ── hint
 """
 
 # pathlib would lengthen every start:
@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-LOCK, REQUEST, STARTED, CANCEL, EXIT = "lock", "request.json", "started.json", "cancel.json", "exit.json"
+LOCK, REQUEST, STARTED, CANCEL, EXIT = "lock", "request.json", "started.json", "cancel", "exit.json"
 
 # exit.json's `reason`
 EXITED = "exited"  # by itself: exit_code says how
@@ -174,8 +174,7 @@ def run(root: str, hint_file: str, start_by: float) -> None:
         request = read_record(root, REQUEST)
         if request is None or is_decided(root) or seconds_since_boot() > start_by:
             return
-        end = {"reason": CANCELED} if has(root, CANCEL) else attend_engine(root, request)
-        write_end(root, end | {"end": time.time()})
+        write_end(root, attend_engine(root, request) | {"end": time.time()})
     finally:
         os.close(lock)
     send_hint(os.path.basename(root), hint_file)
@@ -213,8 +212,10 @@ def attend_engine(root: str, request: dict[str, Any]) -> dict[str, Any]:
     if exit_code == 0:
         sync_outputs(os.path.join(root, "outputs"))
     remove_tree(os.path.join(root, "tmp"))
-    if canceled or (was_told and has(root, CANCEL)):
-        return {"reason": CANCELED, "exit_code": None if canceled else exit_code, "start": start}
+    if canceled:
+        return {"reason": CANCELED}
+    if was_told and has(root, CANCEL):
+        return {"reason": CANCELED, "exit_code": exit_code, "start": start}
     if words:
         return {"reason": NOT_STARTED, "message": words.decode(errors="replace"), "start": start}
     return {"reason": TERMINATED if was_told else EXITED, "exit_code": exit_code, "start": start}
