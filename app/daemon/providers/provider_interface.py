@@ -170,7 +170,7 @@ class WorkflowProviderInterface(ABC):
 
     @abstractmethod
     def submit_workflow(self, run: Submission) -> ProviderRun:
-        """Hand the run over, once for a `submit_key`: repeated, it returns the same provider run.
+        """Hand the run over, once for a `submit_key`: repeated, it returns the same provider run, or one more draft.
 
         Raises NotAccepted, OutcomeUnknown or Rejected.
         """
