@@ -36,7 +36,6 @@ class UploadRequest(Request):
         return uploads
 
     def close(self) -> None:
-        """Called when the request is over, however it ends."""
-        super().close()
+        """Called when the request is over, however it ends; also what a broken form left open is closed."""
         for upload in self._uploads:
             upload.close()

@@ -154,7 +154,7 @@ def _list(scope: object, owner: str, which: RunFilter, size: int, position: list
     if position:
         after = (datetime.fromisoformat(position[0]), position[1])
     with current().database.reading() as session:
-        page = listing.list_runs(session, owner, which, size, after)
+        page = listing.list_summaries(session, owner, which, size, after)
         newest = position[2] if position else (page.runs[0].submitted_at.isoformat() if page.runs else "")
         until = datetime.fromisoformat(newest) + timedelta(microseconds=1) if newest else None
         total = listing.count_runs(session, owner, replace(which, until=until) if until else which)

@@ -35,6 +35,15 @@ _NOT_LISTED = [
     )
 ]
 """Columns that may be megabytes long: pages do not read them."""
+_SUMMARY = (
+    WorkflowRun.run_id,
+    WorkflowRun.state,
+    WorkflowRun.name,
+    WorkflowRun.submitted_at,
+    WorkflowRun.start_time,
+    WorkflowRun.end_time,
+    WorkflowRun.tags,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +129,15 @@ def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
 
 def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int, after: Cursor | None = None) -> Page:
     """A page of runs, newest first."""
-    query = _matching(select(WorkflowRun).options(*_NOT_LISTED), owner, which)
-    if after:
-        query = query.where(_row_position < _as_row(after))
-    query = query.order_by(WorkflowRun.submitted_at.desc(), WorkflowRun.run_id.desc()).limit(limit + 1)
-    runs = session.scalars(query).all()
-    more = len(runs) > limit
-    return Page(runs[:limit], (runs[limit - 1].submitted_at, runs[limit - 1].run_id) if more else None)
+    query = _page_query(select(WorkflowRun).options(*_NOT_LISTED), owner, which, limit, after)
+    return _page(session.scalars(query).all(), limit)
+
+
+def list_summaries(
+    session: Session, owner: str | None, which: RunFilter, limit: int, after: Cursor | None = None
+) -> Page:
+    """As list_runs, but rows of the few columns that RunSummary has: at half the cost."""
+    return _page(session.execute(_page_query(select(*_SUMMARY), owner, which, limit, after)).all(), limit)
 
 
 def list_newer(session: Session, owner: str | None, which: RunFilter, limit: int, before: Cursor) -> Page:
@@ -179,6 +190,18 @@ def _batches(values: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(values)
     while batch := list(islice(rest, 1000)):
         yield batch
+
+
+def _page_query(query: _Query, owner: str | None, which: RunFilter, limit: int, after: Cursor | None) -> _Query:
+    query = _matching(query, owner, which)
+    if after:
+        query = query.where(_row_position < _as_row(after))
+    return query.order_by(WorkflowRun.submitted_at.desc(), WorkflowRun.run_id.desc()).limit(limit + 1)
+
+
+def _page(runs: Sequence[Any], limit: int) -> Page:
+    more = len(runs) > limit
+    return Page(runs[:limit], (runs[limit - 1].submitted_at, runs[limit - 1].run_id) if more else None)
 
 
 def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
