@@ -24,7 +24,8 @@ class Failure:
     """A run that ended in an error."""
 
     title: str
-    message: str
+    message: str  # its first line
+    more: str  # its other lines, where they say more than the log
     reason: str | None  # machine-readable
     exit_code: int | None
     exit_words: str | None
@@ -42,16 +43,23 @@ def describe_failure(
     said = next((event.note for event in reversed(events) if event.to_state == run.state and event.note), "")
     message = run.error_message or said or "No reason was given."
     log, tail = _telling_log(run, failed_task, storage)
+    lines = tail.last_lines(LINES)
+    first, _, more = message.partition("\n")
     return Failure(
         title=_TITLES[run.state],
-        message=message,
+        message=first,
+        more="" if _says_the_same(more, lines) else more.strip("\n"),
         reason=said.removesuffix(f": {message}") if said.endswith(f": {message}") else None,
         exit_code=run.exit_code,
         exit_words=None if run.exit_code is None else explain_exit(run.exit_code),
         task=failed_task,
         log=log,
-        lines=tail.last_lines(LINES),
+        lines=lines,
     )
+
+
+def _says_the_same(message: str, log: str) -> bool:
+    return {line.strip() for line in message.split("\n")} <= {line.strip() for line in log.split("\n")} | {""}
 
 
 def _telling_log(run: WorkflowRun, task: TaskLog | None, storage: ArtifactStorage) -> tuple[LogName, LogTail]:

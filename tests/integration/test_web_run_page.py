@@ -385,3 +385,18 @@ def test_run_again_makes_one_new_run_however_often_it_is_pressed(
     assert "this is the new run" in new
     assert '"a": 1' in section(new, "request")
     assert press(client, run_id, "rerun").location not in places
+
+
+def test_a_long_reason_is_a_headline_and_a_text(runs: SampleRuns, running: str, client: FlaskClient) -> None:
+    runs.log(running, "stderr", "  first words\nlast words\n")
+    runs.end(running, State.EXECUTOR_ERROR, "Step a failed:\n  last words\nand the engine says more")
+    page = client.get(f"/runs/{running}").text
+    assert '<p class="failure-message">Step a failed:</p>' in page
+    assert "and the engine says more" in section(page, "failure")
+    assert re.search(r"<summary>Step a failed:</summary>Step a failed:\n  last words", page)
+
+
+def test_a_reason_that_only_repeats_the_log_is_said_once(runs: SampleRuns, running: str, client: FlaskClient) -> None:
+    runs.log(running, "stderr", "first words\nlast words\n")
+    runs.end(running, State.EXECUTOR_ERROR, "Step a failed:\n  last words")
+    assert section(client.get(f"/runs/{running}").text, "failure").count("last words") == 1

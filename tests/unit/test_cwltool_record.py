@@ -190,3 +190,22 @@ def test_an_unsupported_feature_is_said_first(run_dir: RunDir) -> None:
 def test_whatever_the_engine_said_is_shown(run_dir: RunDir, stderr: str, words: str) -> None:
     run_dir.stderr.write_text(stderr)
     assert words in explain_failure(run_dir, 1)
+
+
+def test_the_command_of_a_step_is_no_reason(run_dir: RunDir) -> None:
+    note(run_dir, STARTED, ENDED)
+    run_dir.stderr.write_text(
+        "INFO [job a] /tmp/x$ sh \\\n    check.sh \\\n    sheet.tsv\nWARNING [job a] exited with status: 3\n"
+    )
+    assert explain_failure(run_dir, 1) == "Step step a ended with exit code 3."
+
+
+def test_a_crash_after_the_engines_last_line_is_a_reason(run_dir: RunDir) -> None:
+    run_dir.stderr.write_text(
+        "INFO Resolved 'a.cwl'\n    by name\nTraceback (most recent call last):\n  File x\nKeyError: 'y'\n"
+    )
+    assert explain_failure(run_dir, 1).splitlines() == [
+        "Traceback (most recent call last):",
+        "  File x",
+        "KeyError: 'y'",
+    ]

@@ -175,16 +175,21 @@ def _failed_steps(run_dir: RunDir) -> Iterator[str]:
 
 
 def _complaints(lines: list[str]) -> list[str]:
-    """The engine's errors with the lines that belong to them; else its warnings; else the last lines of anything."""
-    level, errors, warnings = "", [], []
+    """The engine's errors with the lines that belong to them; else its warnings; else the last lines of anything
+    that is no part of its log."""
+    level, errors, warnings, others = "", [], [], []
     for line in lines:
         if begins := _LOG_LINE.match(line):
             level, line = begins[1], begins[2]
+        elif level in ("DEBUG", "INFO") and not line.startswith(" "):  # indented ones go on with what was logged
+            level = ""
         if level in ("ERROR", "CRITICAL"):
             errors.append(line)
         elif level == "WARNING" and not line.startswith(("Final process status", "[job ", "[step ", "[workflow ")):
             warnings.append(line)
-    return errors or warnings or [line for line in lines if not _LOG_LINE.match(line)][-SHOWN_STEP_LINES:]
+        elif not level:
+            others.append(line)
+    return errors or warnings or others[-SHOWN_STEP_LINES:]
 
 
 def _tail(path: Path) -> list[str]:
