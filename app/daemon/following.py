@@ -134,8 +134,10 @@ class Follower:
             except Rejected as error:
                 self._outputs_refused(run, status, error)
                 return
+        end = _end(run, status, self._fetch_records(run), outputs)
+        self._runs.breaker.succeeded()
         self._tasks_seen.pop(run.run_id, None)
-        self._runs.finish(run, _end(run, status, self._fetch_records(run), outputs))
+        self._runs.finish(run, end)
 
     def _fetch_records(self, run: WorkflowRun) -> list[Task]:
         """The last look at tasks and logs; what the provider definitely no longer has is done without."""

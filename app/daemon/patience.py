@@ -35,8 +35,10 @@ class Breaker:
             self._failures, self._until, self.problem = 0, 0.0, None
 
     def failed(self, words: str, retry_after: float | None = None) -> None:
-        """The provider did not take a call, or did not answer."""
+        """The provider did not take a call, or did not answer. Open, it counts no call that was still under way."""
         with self._lock:
+            if self._until > self._monotonic():
+                return
             self._failures += 1
             if self._failures >= OPENS_AFTER:
                 wait = backoff_seconds(self._failures - OPENS_AFTER + 1, retry_after)

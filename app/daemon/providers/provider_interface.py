@@ -50,7 +50,7 @@ class Submission:
     attachments: tuple[Attachment, ...]
     owner: str
     request: Mapping[str, Any] = field(default_factory=dict)  # what prepare_request made, as it was stored
-    sent_at: datetime | None = None  # when a submit of this key was first about to be sent; aware UTC
+    sent_at: datetime | None = None  # when a submit of this key was last about to be sent; aware UTC
 
 
 @dataclass(frozen=True, slots=True)
