@@ -47,7 +47,7 @@ def describe_failure(
     first, _, more = message.partition("\n")
     return Failure(
         title=_TITLES[run.state],
-        message=first,
+        message=first.removesuffix(":"),
         more="" if _says_the_same(more, lines) else more.strip("\n"),
         reason=said.removesuffix(f": {message}") if said.endswith(f": {message}") else None,
         exit_code=run.exit_code,
