@@ -90,6 +90,10 @@ class ArtifactStorage(ABC):
         """Raises NotFound."""
 
     @abstractmethod
+    def renew_blob(self, sha256: str) -> None:
+        """It is about to be used again: its age begins anew, so no sweep takes it meanwhile. Raises NotFound."""
+
+    @abstractmethod
     def log_sink(self, run_id: str, max_bytes: int) -> LogSink: ...
 
     @abstractmethod
@@ -127,6 +131,14 @@ class DirectoryStorage(ArtifactStorage):
 
     def blob(self, sha256: str) -> StoredFile:
         return _stored(_blob_path(self.root, sha256), sha256)
+
+    def renew_blob(self, sha256: str) -> None:
+        path = _blob_path(self.root, sha256)
+        try:
+            with _locked(path.parent, fcntl.LOCK_SH):
+                os.utime(path)
+        except FileNotFoundError:
+            raise NotFound(f"There is no file {sha256!r}.") from None
 
     def log_sink(self, run_id: str, max_bytes: int) -> LogSink:
         return _DirectoryLogs(self._run(run_id) / "logs", max_bytes)

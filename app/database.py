@@ -110,10 +110,11 @@ class Database:
 
 def engine_options(url: str) -> dict[str, Any]:
     """Arguments for `create_engine`, also used by Flask-SQLAlchemy."""
+    always = {"json_serializer": _json, "hide_parameters": True}  # errors are logged, and values may be secrets
     if make_url(url).get_backend_name() == "sqlite":
-        return {"json_serializer": _json, "connect_args": {"timeout": 30}}
+        return {**always, "connect_args": {"timeout": 30}}
     return {
-        "json_serializer": _json,
+        **always,
         "pool_pre_ping": True,
         "pool_size": 10,
         "max_overflow": 20,

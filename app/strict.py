@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections import Counter
 from itertools import chain
 from typing import Any
 
@@ -75,8 +76,8 @@ def _check_string(value: Any) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in found if keys.count(key) > 1)!r} comes twice")
+        counted = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counted.most_common(1)[0][0][:100]!r} comes twice")
     return found
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flask import Request
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import DBAPIError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
@@ -25,7 +24,7 @@ from app.errors import InvalidRequest, TooLarge
 from app.models import WorkflowRun
 from app.routing import Offers, Route, Rules, read_offers, route
 from app.run_requests import FIELDS, MAX_KEY_BYTES, RunRequest, read_fields
-from app.runs import acceptance, listing, transitions
+from app.runs import acceptance, listing
 from app.runs.acceptance import NewAttachment, NewRun
 from app.strict import check_text, load_json
 from config import Settings
@@ -90,8 +89,10 @@ def resubmit(context: Context, owner: str, run_id: str, idempotency_key: str | N
             NewAttachment(file.path, file.sha256, file.size) for file in listing.get_attachments(session, run_id)
         )
     request = request_of(run, tuple(file.path for file in files))
+    for file in files:
+        context.storage.renew_blob(file.sha256)
     new = _new_run(owner, request, route_request(context, request), files, idempotency_key)
-    return _accept(context, new, rerun_of=run_id)
+    return _accept(context, replace(new, note=f"accepted as a re-run of {run_id}"))
 
 
 def request_of(run: WorkflowRun, attachments: tuple[str, ...] = ()) -> RunRequest:
@@ -210,30 +211,15 @@ def _new_run(
     )
 
 
-def _accept(context: Context, new: NewRun, rerun_of: str | None = None) -> str:
-    """One transaction; then a hint. A COMMIT whose answer was lost is looked up by the run_id that we made."""
+def _accept(context: Context, new: NewRun) -> str:
+    """One transaction; then a hint. Where the answer to COMMIT was lost it is asked again: `accept` finds the row."""
     now = context.now()
-
-    def work(session: Session) -> str:
-        run_id = acceptance.accept(session, new, now)
-        if rerun_of and run_id == new.run_id:
-            transitions.add_event(session, run_id, now, new.owner, f"re-run of {rerun_of}")
-        return run_id
-
     for attempt in range(1, _TRIES + 1):
         try:
-            run_id = context.database.transact(work)
+            run_id = context.database.transact(lambda session: acceptance.accept(session, new, now))
             break
         except DBAPIError as error:
-            if attempt == _TRIES or not (error.connection_invalidated or isinstance(error, IntegrityError)):
+            if attempt == _TRIES or not error.connection_invalidated:
                 raise
-            if _is_stored(context, new.run_id):
-                run_id = new.run_id
-                break
     context.hinter.hint(run_id)
     return run_id
-
-
-def _is_stored(context: Context, run_id: str) -> bool:
-    with context.database.reading() as session:
-        return bool(listing.known_runs(session, [run_id])[1])

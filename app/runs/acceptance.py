@@ -49,6 +49,7 @@ class NewRun:
     shard: int = 0  # of a scattered step
     try_number: int = 1
     reused_from: str | None = None
+    note: str = "accepted"  # of the first event
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +81,7 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
             insert(RunTag), [{"run_id": new.run_id, "key": key, "value": value} for key, value in new.tags.items()]
         )
     by = f"parent {new.parent_id}" if new.parent_id else new.owner
-    session.execute(insert(RunEvent).values(run_id=new.run_id, at=now, to_state=State.QUEUED, by=by, note="accepted"))
+    session.execute(insert(RunEvent).values(run_id=new.run_id, at=now, to_state=State.QUEUED, by=by, note=new.note))
     return new.run_id
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -241,7 +242,7 @@ def test_rerun_is_the_same_request_as_a_new_run(
     echoes = [client.get(f"{BASE}/runs/{run_id}").json["request"] for run_id in (first, second)]
     assert echoes[0] == echoes[1]
     notes = [event["note"] for event in client.get(f"{BASE}/runs/{second}/events").json["events"]]
-    assert f"re-run of {first}" in notes
+    assert notes == [f"accepted as a re-run of {first}"]
     client.post(f"{BASE}/runs/{first}/cancel")
     client.delete(f"{BASE}/runs/{first}")
     third = client.post(f"{BASE}/runs/{second}/rerun").json["run_id"]
@@ -347,3 +348,15 @@ def test_validate_reads_scalars_from_file_parts_too(client: FlaskClient) -> None
     parts = [(name, "x.json", value.encode()) for name, value in FORM.items()]
     body = multipart(*parts, ("workflow_attachment", "main.cwl", TOOL))
     assert client.post(f"{BASE}/runs/validate", **body).json == {"valid": True, "problems": []}
+
+
+def test_a_rerun_keeps_its_attachments_from_a_sweep(
+    client: FlaskClient, database: Database, storage: DirectoryStorage
+) -> None:
+    first = post_form(client, **FORM, attachments={"main.cwl": TOOL}).json["run_id"]
+    (blob,) = [path for path in (storage.root / "blobs").rglob("*") if len(path.name) == 64]
+    os.utime(blob, (0, 0))
+    assert client.post(f"{BASE}/runs/{first}/rerun").status_code == 200
+    assert blob.stat().st_mtime > 0
+    blob.unlink()
+    assert client.post(f"{BASE}/runs/{first}/rerun").status_code == 404

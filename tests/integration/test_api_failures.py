@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -278,6 +278,15 @@ def test_I10_more_attachments_than_descriptors(client: FlaskClient) -> None:
 class Mistaken(DirectoryStorage):
     def outputs(self, run_id: str) -> Any:
         raise RuntimeError("a mistake of ours: password=hunter2")
+
+
+def test_I11_what_is_logged_of_a_failed_statement_holds_no_values(
+    client: FlaskClient, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.transact(lambda session: session.execute(text("ALTER TABLE workflow_runs RENAME TO gone")))
+    assert post(client, {"workflow_params": {"token": "hunter2"}}).status_code in (500, 503)
+    assert "workflow_runs" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 @EDGE
