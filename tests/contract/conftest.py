@@ -9,12 +9,14 @@ import pytest
 
 from tests.contract.fake_harness import FakeHarness, TwoPhaseFakeHarness
 from tests.contract.harness import CloudHarness, Harness
+from tests.contract.healthomics_harness import HealthOmicsHarness
 from tests.contract.local_harness import LocalHarness
 
 HARNESSES: list[type[Harness]] = [
     FakeHarness,
     TwoPhaseFakeHarness,
     LocalHarness,
+    HealthOmicsHarness,
 ]
 
 

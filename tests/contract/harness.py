@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from app.artifacts import DirectoryStorage
+from app.artifacts import DirectoryStorage, output_path
 from app.daemon.providers.provider_interface import ProviderRun, Submission, WorkflowProviderInterface
 from app.sinks import LogSink, OutputSink
 
@@ -85,6 +85,7 @@ class Harness(ABC):
     does_not_apply: ClassVar[Mapping[str, str]] = {}  # what a test may `need` -> why this provider has no such thing
     failure_exit_code: ClassVar[int | None] = None  # of Fate.FAIL, where the platform says one
     output_text: ClassVar[str]  # what is in the output file of Fate.SUCCEED
+    kept_outputs: ClassVar[int] = 1  # its files that come into our own storage; none where the platform's lasts
 
     def __init__(self, folder: Path) -> None:
         self.storage = DirectoryStorage(folder / "artifacts")
@@ -182,6 +183,13 @@ class Harness(ABC):
         run, provider_id = self.running(fate)
         self.let_end(provider_id)
         return run, provider_id
+
+    def read_output(self, run: Submission, location: str) -> str:
+        """What an output file holds, from where its location says that it is kept."""
+        path = output_path(location)
+        assert path is not None
+        with self.storage.output(run.run_id, path).open() as file:
+            return file.read().decode()
 
     def log_sink(self, run: Submission) -> LogSink:
         return self.storage.log_sink(run.run_id, ENOUGH_LOG_BYTES)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import output_path
 from app.daemon.providers.provider_interface import Submission, Task
 from app.errors import Rejected
 from tests.contract.harness import Fate, Harness
@@ -79,17 +78,14 @@ def test_outputs_are_kept(harness: Harness) -> None:
     run, provider_id = harness.ended()
     outputs = harness.provider.get_outputs(provider_id, harness.output_sink(run))
     assert outputs["answer"] == 42
-    path = output_path(outputs["reads.txt"]["location"])
-    assert path is not None
-    with harness.storage.output(run.run_id, path).open() as file:
-        assert file.read().decode() == harness.output_text
+    assert harness.read_output(run, outputs["reads.txt"]["location"]) == harness.output_text
 
 
 def test_outputs_can_be_fetched_again(harness: Harness) -> None:
     run, provider_id = harness.ended()
     first = harness.provider.get_outputs(provider_id, harness.output_sink(run))
     assert harness.new_provider().get_outputs(provider_id, harness.output_sink(run)) == first
-    assert len(harness.storage.outputs(run.run_id)) == 1
+    assert len(harness.storage.outputs(run.run_id)) == harness.kept_outputs
 
 
 def test_lost_outputs_are_definitely_lost(harness: Harness) -> None:

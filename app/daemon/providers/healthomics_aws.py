@@ -10,10 +10,13 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPResponse
 from typing import Any, TypeVar
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore import xform_name
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -77,11 +80,11 @@ EXPIRED = frozenset(
     }
 )
 """Codes that are about who asks, not about what is asked."""
-ABSENT = frozenset({"ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404"})
+MISSING = frozenset({"ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404"})
 THROTTLED = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown"})
 
 
-class Absent(Rejected):
+class Missing(Rejected):
     """What is asked for does not exist."""
 
 
@@ -116,7 +119,10 @@ class AwsAccess:
             # At AWS an operation's host has a prefix (workflows-…), which an address of one's own has not.
             **({"inject_host_prefix": False} if endpoint and service == "omics" else {}),
         )
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _loader())
         session = boto3.Session(
+            botocore_session=core,
             aws_access_key_id=self.access_key_id or None,
             aws_secret_access_key=self.secret_access_key or None,
             aws_session_token=self.session_token or None,
@@ -142,7 +148,7 @@ class AwsApi:
         return answer
 
     def attempt(self, operation: str, send: Callable[[], Result]) -> Result:
-        """Have boto3 do something once. Raises NotReady before anything is sent where it is not its turn; Absent,
+        """Have boto3 do something once. Raises NotReady before anything is sent where it is not its turn; Missing,
         Conflicting, Denied and the provider errors."""
         bucket = self._buckets.get(operation)
         if bucket:
@@ -192,8 +198,8 @@ class AwsApi:
         if status == 402:
             words += " It is tried again until a quota of the AWS account has room."
             return NotAccepted(words, _pause(bucket, words, QUOTA_SECONDS))
-        if code in ABSENT:
-            return Absent(words, "not_found")
+        if code in MISSING:
+            return Missing(words, "not_found")
         if code == "ConflictException":
             return Conflicting(words, "conflict")
         if status in (401, 403):
@@ -254,6 +260,12 @@ class _TimedPool(AWSHTTPConnectionPool):  # type: ignore[misc]
 
 class _TimedSecurePool(AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _TimedSecureConnection
+
+
+@cache
+def _loader() -> Any:
+    """The services' models are large: read once in a process, not once for every client."""
+    return botocore.loaders.create_loader()
 
 
 def _bound_answers(client: Any) -> None:
