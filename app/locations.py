@@ -14,6 +14,8 @@ PROVIDER_SCHEMES = {"healthomics": "healthomics", "sevenbridges": "sevenbridges"
 """Scheme of a workflow_url -> the provider that it means."""
 FETCHED_SCHEMES = frozenset({"http", "https", "s3", "trs"})
 HEALTHOMICS_ID = re.compile(r"\d+|wf-[\w-]+", re.ASCII)
+_SEVENBRIDGES_PREFIX = "sevenbridges:"
+_SEVENBRIDGES_APP = re.compile(r"\w[\w.-]*/\w[\w.-]*/\w[\w.-]*(/\d+)?", re.ASCII)
 _HEALTHOMICS_ARN = re.compile(r"arn:aws[a-z-]*:omics:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _SUFFIX_TYPES = {".cwl": "CWL", ".wdl": "WDL", ".nf": "NFL", ".smk": "SMK"}
@@ -33,11 +35,21 @@ def provider_of(workflow_url: str) -> str | None:
 
 
 def type_of(workflow_url: str) -> str | None:
-    """The workflow type that the suffix tells."""
+    """The workflow type that the suffix tells, or the platform."""
+    if scheme_of(workflow_url) == "sevenbridges":
+        return "CWL"
     path = workflow_url.partition("#")[0].partition("?")[0]
     if posixpath.basename(path) == "Snakefile":
         return "SMK"
     return _SUFFIX_TYPES.get(posixpath.splitext(path)[1].lower())
+
+
+def sevenbridges_app(workflow_url: str) -> str | None:
+    """`owner/project/app[/revision]` with or without the scheme; None for anything else, also for a file's path."""
+    has_scheme = scheme_of(workflow_url) == "sevenbridges"
+    app_id = workflow_url[len(_SEVENBRIDGES_PREFIX) :] if has_scheme else workflow_url
+    is_app = _SEVENBRIDGES_APP.fullmatch(app_id) and (has_scheme or type_of(workflow_url) is None)
+    return app_id if is_app else None
 
 
 def check_location(
@@ -51,10 +63,17 @@ def check_location(
     scheme = scheme_of(workflow_url)
     if scheme == "file" or workflow_url.startswith("/"):
         _check_below_roots(workflow_url, roots)
+    elif scheme == "sevenbridges":
+        _check_app(workflow_url)
     elif scheme and not provider_of(workflow_url):
         _check_scheme(workflow_url, scheme, FETCHED_SCHEMES | {word.lower() for word in schemes})
     elif not scheme and not takes_ids:
         _check_attached(workflow_url, attachments)
+
+
+def _check_app(workflow_url: str) -> None:
+    if sevenbridges_app(workflow_url) is None:
+        raise InvalidRequest(f"workflow_url {workflow_url!r} is not sevenbridges:owner/project/app[/revision].")
 
 
 def _check_scheme(workflow_url: str, scheme: str, allowed: Collection[str]) -> None:

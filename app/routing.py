@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.attachment_names import attachment_of
 from app.errors import InvalidRequest
-from app.locations import HEALTHOMICS_ID, check_location, provider_of, type_of
+from app.locations import HEALTHOMICS_ID, check_location, provider_of, sevenbridges_app, type_of
 from app.run_requests import RunRequest
 
 TYPE_ALIASES = {
@@ -208,6 +209,9 @@ def _takes_ids(request: RunRequest, provider: str) -> bool:
     if provider == "healthomics":
         has_id = HEALTHOMICS_ID.fullmatch(request.workflow_url) or "workflow_id" in request.workflow_params
         return bool(has_id)
+    if provider == "sevenbridges":
+        is_attached = attachment_of(request.workflow_url, request.attachments) is not None
+        return sevenbridges_app(request.workflow_url) is not None and not is_attached
     return provider not in _DOCUMENT_PROVIDERS
 
 

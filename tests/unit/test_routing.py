@@ -101,6 +101,32 @@ def test_contradictions_are_refused(fields: dict[str, Any]) -> None:
     assert "but" in refused(**fields)
 
 
+@pytest.mark.parametrize("app", ["lab/proj/app", "lab/proj/app/12", "my-lab/proj_1/bwa-mem.2/0"])
+def test_an_app_of_seven_bridges_is_named_with_the_scheme_or_without(app: str) -> None:
+    assert go(workflow_url=f"sevenbridges:{app}", workflow_type=None) == Route(
+        "sevenbridges", "CWL", "v1.2", None, None
+    )
+    for fields in (
+        {"workflow_engine": "sevenbridges"},
+        {"workflow_engine_parameters": {"provider": "SevenBridges"}},
+        {"default": "sevenbridges"},
+    ):
+        assert go(workflow_url=app, **fields).provider == "sevenbridges"
+    assert refused(workflow_url=app) == "Relative 'workflow_url' but missing 'workflow_attachment'"
+
+
+def test_a_document_for_seven_bridges_is_attached_or_fetched() -> None:
+    assert go(workflow_url="a/b/c.cwl", attachments=("a/b/c.cwl",), default="sevenbridges").provider == "sevenbridges"
+    assert go(workflow_url="a/b/c", attachments=("a/b/c",), default="sevenbridges").provider == "sevenbridges"
+    assert go(workflow_url="https://example.org/a.cwl", default="sevenbridges").provider == "sevenbridges"
+    assert "missing 'workflow_attachment'" in refused(workflow_url="a/b/c.cwl", default="sevenbridges")
+
+
+@pytest.mark.parametrize("app", ["", "app", "lab/app", "lab/../app", "lab/p/a/1/2", "lab/p/a/x", "lab/p/a?b", "//a/b"])
+def test_what_cannot_be_an_app_is_refused_at_once(app: str) -> None:
+    assert "sevenbridges:owner/project/app[/revision]" in refused(workflow_url=f"sevenbridges:{app}")
+
+
 def test_bare_ids_are_no_place_for_other_providers() -> None:
     assert refused(workflow_url="1234567") == "Relative 'workflow_url' but missing 'workflow_attachment'"
 
