@@ -149,6 +149,7 @@ def test_a_restarted_daemon_finds_its_runs_untouched(machine: Machine) -> None:
     machine.said()
     second = machine.provider()
     assert second.find_workflow(machine.run("r1", "")) == Found(second.submit_workflow(machine.run("r1", "")))
+    machine.run_shim("r1")  # it does not wait for the engine to end
     assert second.get_workflow_statuses(["r1"])["r1"].state == State.RUNNING
     os.kill(machine.started_record("r1")["engine"][0], signal.SIGUSR1)
     machine.ended("r1")

@@ -18,7 +18,13 @@ from typing import Any
 
 from app.daemon.engines.engine_interface import RunDir, WorkflowEngine
 from app.daemon.providers import local_life, shim
-from app.daemon.providers.local_files import hold_directory, lay_out, make_run_dir, open_below
+from app.daemon.providers.local_files import (
+    append_streams,
+    append_task_logs,
+    hold_directory,
+    lay_out,
+    make_run_dir,
+)
 from app.daemon.providers.local_life import RECORD_DAMAGED, Ended, Running
 from app.daemon.providers.local_outputs import OUTPUTS_LOST, keep_outputs
 from app.daemon.providers.local_status import (
@@ -53,9 +59,7 @@ SHIM_START_SECONDS = 60.0  # a shim that gets the lock later than this refuses
 RELAUNCH_SECONDS = 10.0  # a shim that has not begun by then is started again …
 MAX_LAUNCHES = 6  # … so often
 FORCE_MARGIN_SECONDS = 5.0  # what a shim gets on top of the grace, before it is killed with its engine
-STREAMS = ("stdout", "stderr")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}")
 
 
 class LocalProvider(WorkflowProviderInterface):
@@ -171,10 +175,8 @@ class LocalProvider(WorkflowProviderInterface):
             if found is None:
                 return
             engine, run_dir = found
-            for stream in STREAMS:
-                _append_new(run_dir.root, (stream,), stream, sink)
-            for task in engine.tasks(run_dir):
-                _append_task_logs(run_dir.root, task, sink)
+            append_streams(run_dir.root, sink)
+            append_task_logs(run_dir.root, engine.tasks(run_dir), sink)
 
     def get_outputs(self, provider_id: str, sink: OutputSink) -> dict[str, Any]:
         """The engine's output object, its files kept in `sink`."""
@@ -315,23 +317,6 @@ class LocalProvider(WorkflowProviderInterface):
         else:
             local_life.kill_by_force(running)
         return True
-
-
-def _append_task_logs(root: Path, task: Task, sink: LogSink) -> None:
-    if TASK_ID.fullmatch(task.task_id):
-        for stream, is_there in zip(STREAMS, (task.has_stdout, task.has_stderr), strict=True):
-            if is_there:
-                where = ("record", "tasks", task.task_id, stream)
-                _append_new(root, where, f"tasks/{task.task_id}/{stream}", sink)
-
-
-def _append_new(root: Path, where: tuple[str, ...], name: str, sink: LogSink) -> None:
-    with open_below(root, *where) as file:
-        if file is not None:
-            kept = sink.size(name)
-            if file.seek(0, os.SEEK_END) > kept:
-                file.seek(kept)
-                sink.append(name, file)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import shutil
 import stat
 import time
@@ -16,12 +17,14 @@ from typing import BinaryIO
 
 from app.daemon.engines.engine_interface import RunDir
 from app.daemon.providers import shim
-from app.daemon.providers.provider_interface import Attachment
+from app.daemon.providers.provider_interface import Attachment, LogSink, Task
 from app.errors import NotFound, Rejected
 
 ATTACHMENT_REFUSED = "attachment_refused"
 ATTACHMENT_LOST = "attachment_lost"
 FICLONE = 0x40049409  # linux/fs.h: share the blocks, on file systems that can
+STREAMS = ("stdout", "stderr")
+TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}")
 HOLD_PAUSE_SECONDS = 0.02
 COPY_BYTES = 1024 * 1024
 NO_FILE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES})
@@ -94,6 +97,31 @@ def open_below(root: Path, *names: str) -> Iterator[BinaryIO | None]:
         else:
             os.close(descriptor)
             yield None
+
+
+def append_streams(root: Path, sink: LogSink) -> None:
+    """Append what is new on the engine's own stdout and stderr."""
+    for stream in STREAMS:
+        _append_new(root, (stream,), stream, sink)
+
+
+def append_task_logs(root: Path, tasks: Iterable[Task], sink: LogSink) -> None:
+    """Append what is new in the tasks' logs; a task whose id cannot be a name has none."""
+    for task in tasks:
+        if TASK_ID.fullmatch(task.task_id):
+            for stream, is_there in zip(STREAMS, (task.has_stdout, task.has_stderr), strict=True):
+                if is_there:
+                    where = ("record", "tasks", task.task_id, stream)
+                    _append_new(root, where, f"tasks/{task.task_id}/{stream}", sink)
+
+
+def _append_new(root: Path, where: tuple[str, ...], name: str, sink: LogSink) -> None:
+    with open_below(root, *where) as file:
+        if file is not None:
+            kept = sink.size(name)
+            if file.seek(0, os.SEEK_END) > kept:
+                file.seek(kept)
+                sink.append(name, file)
 
 
 def _try_hold(root: Path) -> int | None:
