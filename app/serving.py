@@ -43,7 +43,7 @@ def _send(file: StoredFile, content_type: str, headers: dict[str, str]) -> Respo
         direct_passthrough=True,
     )
     response.call_on_close(window.close)
-    response.set_etag(f"{int(file.modified * 1e6):x}-{file.size:x}")
+    response.set_etag(file.version)
     try:
         return response.make_conditional(request, accept_ranges=True, complete_length=file.size)  # type: ignore[return-value]
     except BaseException:

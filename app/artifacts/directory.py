@@ -1,11 +1,9 @@
-"""Attachments, logs and outputs: bytes under our own names. Knows no table and no HTTP.
+"""Artifact storage below one directory of a file system that API and daemons share:
 
-`ArtifactStorage` is the seam; `DirectoryStorage` keeps everything below one directory that API and daemon share:
-
-    staging/<random>                    uploads in progress
-    blobs/<ab>/<sha256>                 attachments, one file a content
-    runs/<run_id>/logs/<name>           stdout, stderr, tasks/<task_id>/stdout …
-    runs/<run_id>/outputs/<path>        output files under the paths that the provider gave them
+staging/<random>                    uploads in progress
+blobs/<ab>/<sha256>                 attachments, one file a content
+runs/<run_id>/logs/<name>           stdout, stderr, tasks/<task_id>/stdout …
+runs/<run_id>/outputs/<path>        output files under the paths that the provider gave them
 """
 
 from __future__ import annotations
@@ -18,113 +16,46 @@ import secrets
 import shutil
 import stat
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, unquote
 
-from app.errors import NotFound, Rejected
+from app.artifacts.storage import (
+    CHUNK,
+    DAY_SECONDS,
+    ArtifactStorage,
+    Known,
+    StoredFile,
+    Upload,
+    capped,
+    log_bytes,
+    no_file,
+    output_files,
+    output_location,
+    parts_of,
+)
+from app.errors import NotFound
 from app.sinks import LogSink, OutputSink
 
-CHUNK = 1024 * 1024
-DAY_SECONDS = 86_400
-_LOCATION = "wes-output:"
-
-Known = Callable[[Iterable[str]], frozenset[str]]
-"""Which of these names the database still has."""
-
-
-def output_location(path: str) -> str:
-    """How an output object names a kept file; the API turns it into an absolute URL."""
-    return _LOCATION + quote(path)
-
-
-def output_path(location: str) -> str | None:
-    """The path that `output_location` was given; None for any other location."""
-    return unquote(location.removeprefix(_LOCATION)) if location.startswith(_LOCATION) else None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A kept file as it was when it was looked up; `size` in bytes, `modified` in Unix time."""
-
-    path: str
-    size: int
-    modified: float
-    open: Callable[[], BinaryIO]  # seekable, at the beginning
-
-
-class Upload(ABC):
-    """An attachment on its way in. Written once from the front; then kept, read back or dropped."""
-
-    @abstractmethod
-    def write(self, data: bytes) -> int: ...
-
-    @abstractmethod
-    def read(self, size: int = -1) -> bytes:
-        """From where `seek` went: for form fields that came as file parts."""
-
-    @abstractmethod
-    def seek(self, offset: int) -> int: ...
-
-    @abstractmethod
-    def close(self) -> None:
-        """Drop it, unless it was kept."""
-
-    @abstractmethod
-    def keep(self) -> tuple[str, int]:
-        """Make it lasting under its hash, on disk before this returns. Returns (sha256, size in bytes)."""
-
-
-class ArtifactStorage(ABC):
-    """Where a run's bytes are. Safe for several processes at once; no file is ever half visible."""
-
-    @abstractmethod
-    def new_upload(self) -> Upload: ...
-
-    @abstractmethod
-    def blob(self, sha256: str) -> StoredFile:
-        """Raises NotFound."""
-
-    @abstractmethod
-    def renew_blob(self, sha256: str) -> None:
-        """It is about to be used again: its age begins anew, so no sweep takes it meanwhile. Raises NotFound."""
-
-    @abstractmethod
-    def log_sink(self, run_id: str, max_bytes: int) -> LogSink: ...
-
-    @abstractmethod
-    def output_sink(self, run_id: str) -> OutputSink: ...
-
-    @abstractmethod
-    def log(self, run_id: str, name: str) -> StoredFile | None:
-        """None while there is none."""
-
-    @abstractmethod
-    def output(self, run_id: str, path: str) -> StoredFile:
-        """Raises NotFound, also for a path that would leave the run's outputs."""
-
-    @abstractmethod
-    def outputs(self, run_id: str) -> list[StoredFile]:
-        """Every kept output file, by path."""
-
-    @abstractmethod
-    def drop_run(self, run_id: str) -> None:
-        """Forget a run's logs and outputs; harmless where there are none."""
-
-    @abstractmethod
-    def sweep(self, known_runs: Known, known_blobs: Known, older_than_seconds: float = DAY_SECONDS) -> int:
-        """Remove what no row names and is older than that; returns how many things went."""
+_LOCK = ".lock"
+_PART = ".wes-part"
 
 
 class DirectoryStorage(ArtifactStorage):
-    """Artifact storage below one directory of a file system that all parts share."""
+    """`now`: Unix time, which a sweep holds ages against."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
+        self.root, self._now = root, now
+
+    def problem(self) -> str | None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return f"ARTIFACTS_DIR cannot be used: {error}"
+        writable = os.access(self.root, os.W_OK | os.X_OK)
+        return None if writable else f"ARTIFACTS_DIR cannot be used: {self.root} is not writable for this user."
 
     def new_upload(self) -> Upload:
         return _FileUpload(self.root)
@@ -138,7 +69,7 @@ class DirectoryStorage(ArtifactStorage):
             with _locked(path.parent, fcntl.LOCK_SH):
                 os.utime(path)
         except FileNotFoundError:
-            raise NotFound(f"There is no file {sha256!r}.") from None
+            raise no_file(sha256) from None
 
     def log_sink(self, run_id: str, max_bytes: int) -> LogSink:
         return _DirectoryLogs(self._run(run_id) / "logs", max_bytes)
@@ -157,14 +88,14 @@ class DirectoryStorage(ArtifactStorage):
 
     def outputs(self, run_id: str) -> list[StoredFile]:
         base = self._run(run_id) / "outputs"
-        files = (Path(folder, name) for folder, _, names in os.walk(base) for name in names)
+        files = (Path(folder, name) for folder, _, names in os.walk(base) for name in names if not _is_partial(name))
         return sorted((_stored(file, file.relative_to(base).as_posix()) for file in files), key=lambda kept: kept.path)
 
     def drop_run(self, run_id: str) -> None:
         shutil.rmtree(self._run(run_id), ignore_errors=True)
 
     def sweep(self, known_runs: Known, known_blobs: Known, older_than_seconds: float = DAY_SECONDS) -> int:
-        before = time.time() - older_than_seconds
+        before = self._now() - older_than_seconds
         return (
             _unlink_old(self.root / "staging", before)
             + sum(self._sweep_blobs(folder, known_blobs, before) for folder in _children(self.root / "blobs"))
@@ -237,7 +168,6 @@ class _DirectoryLogs:
 
     def __init__(self, base: Path, max_bytes: int) -> None:
         self._base, self._max_bytes = base, max_bytes
-        self._mark = f"\n[cut here: a log keeps at most {max_bytes} bytes]\n".encode()
 
     def size(self, name: str) -> int:
         path = _inside(self._base, name)
@@ -247,16 +177,14 @@ class _DirectoryLogs:
         path = _inside(self._base, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            while (room := self._max_bytes - file.tell()) > 0 and (data := source.read(min(CHUNK, room))):
+            for data in log_bytes(source, file.tell(), self._max_bytes):
                 file.write(data)
-            if room == 0 and source.read(1):
-                file.write(self._mark)
 
     def replace(self, name: str, text: bytes) -> None:
         path = _inside(self._base, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        fresh.write_bytes(text if len(text) <= self._max_bytes else text[: self._max_bytes] + self._mark)
+        fresh.write_bytes(capped(text, self._max_bytes))
         fresh.replace(path)
 
 
@@ -267,42 +195,35 @@ class _DirectoryOutputs:
         self._base = base
 
     def put_path(self, path: str, source: Path) -> str:
-        root = source.resolve(strict=True)
-        self._put(_inside(self._base, path), root, root, ())
-        _fsync_directory(self._base)
+        target = _inside(self._base, path)
+        folders = {
+            _place(target.joinpath(*place), partial(_link_or_copy, real)) for place, real in output_files(source)
+        }
+        self._sync(folders)
         return output_location(path)
 
     def put_stream(self, path: str, source: BinaryIO) -> str:
-        target = _inside(self._base, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _place(target, lambda fresh: _write(fresh, source))
+        self._sync({_place(_inside(self._base, path), lambda fresh: _write(fresh, source))})
         return output_location(path)
 
-    def _put(self, target: Path, source: Path, root: Path, parents: tuple[Path, ...]) -> None:
-        real = source.resolve(strict=True)
-        if not real.is_relative_to(root) or real in parents:
-            raise Rejected(f"Output {source.name!r} is a symbolic link that leaves the outputs.", "outputs_unreadable")
-        mode = real.stat().st_mode
-        if stat.S_ISDIR(mode):
-            target.mkdir(parents=True, exist_ok=True)
-            for child in sorted(real.iterdir()):
-                self._put(target / child.name, child, root, (*parents, real))
-        elif stat.S_ISREG(mode):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _place(target, lambda fresh: _link_or_copy(real, fresh))
-        else:
-            raise Rejected(f"Output {source.name!r} is neither a file nor a directory.", "outputs_unreadable")
+    def _sync(self, written: set[Path]) -> None:
+        """The names in these folders are on the disk too, and those of new folders above them."""
+        for folder in {above for folder in written for above in (folder, *folder.parents)}:
+            if folder.is_relative_to(self._base):
+                _fsync_directory(folder)
 
 
-def _place(target: Path, make: Callable[[Path], None]) -> None:
-    """Make a file under a hidden name, get it to the disk, and rename it: never half there."""
-    fresh = target.with_name(f".{secrets.token_hex(8)}.part")
+def _place(target: Path, make: Callable[[Path], None]) -> Path:
+    """Make a file under a hidden name, get it to the disk, and rename it: never half there. Returns its folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{secrets.token_hex(8)}{_PART}")
     try:
         make(fresh)
         _fsync(fresh)
         fresh.replace(target)  # a rename onto another link of the same file does nothing, so the name may remain
     finally:
         fresh.unlink(missing_ok=True)
+    return target.parent
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -318,31 +239,29 @@ def _write(target: Path, source: BinaryIO) -> None:
 
 
 def _inside(base: Path, path: str) -> Path:
-    """`path` below `base`; raises NotFound for one that would leave it or cannot be a name."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise NotFound(f"There is no file {path!r}.")
-    return base.joinpath(*parts)
+    return base.joinpath(*parts_of(path))
 
 
 def _stored(path: Path, name: str) -> StoredFile:
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError, OSError):
-        raise NotFound(f"There is no file {name!r}.") from None
+        raise no_file(name) from None
     if not stat.S_ISREG(status.st_mode):
-        raise NotFound(f"There is no file {name!r}.")
-    return StoredFile(name, status.st_size, status.st_mtime, lambda: _open(path, name))
+        raise no_file(name)
+    version = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return StoredFile(name, status.st_size, status.st_mtime, version, lambda: _open(path, name))
 
 
 def _open(path: Path, name: str) -> BinaryIO:
     try:
         return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
     except OSError:
-        raise NotFound(f"There is no file {name!r}.") from None
+        raise no_file(name) from None
 
 
-_LOCK = ".lock"
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") and name.endswith(_PART)
 
 
 @contextmanager
