@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 1024 * 1024
-"""Longer documents are left to the engine."""
+"""Callers leave longer documents to the engine."""
 CLASSES = frozenset({"Workflow", "CommandLineTool", "ExpressionTool", "Operation"})
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flask import Request
 
-from app.artifacts import Upload
 from app.attachment_names import attachment_of
 from app.context import Context
 from app.cwl_documents import MAX_BYTES, cwl_problems
 from app.errors import InvalidRequest
 from app.locations import type_of
+from app.run_requests import RunRequest
 from app.submissions import Submission, read_submission, route_request
 
 
@@ -20,7 +20,7 @@ def check_request(context: Context, http: Request) -> list[str]:
         workflow_type = route_request(context, submission.request).workflow_type
     except InvalidRequest as error:
         return [str(error)]
-    return list(_document_problems(submission, workflow_type))
+    return _document_problems(submission, workflow_type)
 
 
 def _document_problems(submission: Submission, workflow_type: str) -> list[str]:
@@ -32,21 +32,22 @@ def _document_problems(submission: Submission, workflow_type: str) -> list[str]:
     name = attachment_of(request.workflow_url, request.attachments)
     if name is None:
         return problems
-    text = _text(submission.uploads[request.attachments.index(name)])
-    if text is None:
-        return [*problems, f"{name} is not UTF-8 text."]
-    if not text.strip():
-        return [*problems, f"{name} is empty."]
-    if workflow_type == "CWL" and len(text) <= MAX_BYTES:
-        fragment = request.workflow_url.partition("#")[2]
-        problems += cwl_problems(text, fragment, request.workflow_type_version, request.workflow_params)
-    return problems
-
-
-def _text(upload: Upload) -> str | None:
+    upload = submission.uploads[request.attachments.index(name)]
     upload.seek(0)
     data = upload.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        return problems
+    return [*problems, *_text_problems(name, data, workflow_type, request)]
+
+
+def _text_problems(name: str, data: bytes, workflow_type: str, request: RunRequest) -> list[str]:
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
-        return None if len(data) <= MAX_BYTES else data.decode(errors="replace")
+        return [f"{name} is not UTF-8 text."]
+    if not text.strip():
+        return [f"{name} is empty."]
+    if workflow_type != "CWL":
+        return []
+    fragment = request.workflow_url.partition("#")[2]
+    return cwl_problems(text, fragment, request.workflow_type_version, request.workflow_params)

@@ -17,7 +17,7 @@ from app.context import current
 from app.database import Database
 from app.runs import deletion, listing, transitions
 from app.runs.listing import Cursor, RunFilter
-from app.states import State
+from app.states import State, is_terminal
 from app.submissions import read_idempotency_key, read_submission, resubmit, submit
 from app.validation import check_request
 
@@ -114,12 +114,13 @@ class Cancellation(Resource):
         """Cancel a run; harmless if it has ended"""
         context, owner = current(), current_user()
 
-        def work(session: Session) -> None:
-            listing.get_state(session, run_id, owner)
+        def work(session: Session) -> State:
+            state = listing.get_state(session, run_id, owner)
             transitions.cancel(session, run_id, context.now(), by=owner)
+            return state
 
-        context.database.transact(work)
-        context.hinter.hint(run_id)
+        if not is_terminal(context.database.transact(work)):
+            context.hinter.hint(run_id)
         return {"run_id": run_id}
 
 

@@ -102,7 +102,7 @@ def test_validate_says_what_is_wrong(
 @EDGE
 def test_validate_leaves_long_documents_to_the_engine(client: FlaskClient) -> None:
     assert problems(client, {"main.cwl": b"[" * 1_100_000}) == []
-    assert problems(client, {"main.cwl": TOOL + b"# \xc3\xa4" * 400_000}) == []
+    assert problems(client, {"main.cwl": b"# " + b"\xc3\xa4" * 600_000}) == []
 
 
 def test_outputs_are_listed_and_downloaded(client: FlaskClient, samples: SampleRuns) -> None:
@@ -194,8 +194,9 @@ def test_the_log_of_a_run_that_is_not_active_is_only_read(
 def test_the_daemon_is_hinted_after_accept_and_cancel(client: FlaskClient, hints: KeptHints) -> None:
     run_id = run(client)
     assert hints.sent == [run_id]
-    client.post(f"{BASE}/runs/{run_id}/cancel")
-    assert hints.sent == [run_id, run_id]
+    for _ in range(2):
+        client.post(f"{BASE}/runs/{run_id}/cancel")
+    assert hints.sent == [run_id, run_id], "an ended run needs no hint"
 
 
 def test_delete_removes_an_ended_run_with_its_steps_and_files(
