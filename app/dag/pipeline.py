@@ -113,10 +113,8 @@ class Pipeline:
         return []
 
     def _problems_of_step(self, place: str, step: Step) -> list[tuple[str, str]]:
-        problems = []
-        for needed in step.depends_on or []:
-            if needed not in self.steps:
-                problems.append((f"{place}/depends_on", f"There is no step {needed!r}."))
+        unknown = [needed for needed in step.depends_on or [] if needed not in self.steps]
+        problems = [(f"{place}/depends_on", f"There is no step {needed!r}.") for needed in unknown]
         item = step.scatter.item if step.scatter else None
         before = frozenset({CONTEXT, STEP_OUTPUTS, STEP_PARAMS})
         for name in BOUND_BEFORE:

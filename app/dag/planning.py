@@ -82,7 +82,7 @@ class _Values:
 
 
 class _Look:
-    """One look at a pipeline. Values of steps are bound when somebody needs them, so a look costs what is about to begin."""
+    """One look at a pipeline. Values are bound when somebody needs them: it costs what is about to begin."""
 
     def __init__(self, pipeline: Pipeline, runs: Iterable[StepRun], max_parallel: int, canceling: bool) -> None:
         self._pipeline, self._canceling = pipeline, canceling

@@ -7,8 +7,8 @@
     ${steps.s.params.x}         a parameter of step s, as bound      makes s a dependency
     ${item} or ${item.column}   the element of a scatter, under the name that the scatter gives it
 
-A longer path goes on into objects and lists: `${steps.s.outputs.o.location}`, `${steps.s.outputs.files.0}`. A text that is
-one reference becomes the value itself; inside a longer text only texts, numbers and truth values can be put.
+A longer path goes on into objects and lists: `${steps.s.outputs.o.location}`, `${steps.s.outputs.files.0}`. A text that
+is one reference becomes the value itself; inside a longer text only texts, numbers and truth values can be put.
 """
 
 from __future__ import annotations
