@@ -11,12 +11,14 @@ from tests.contract.fake_harness import FakeHarness, TwoPhaseFakeHarness
 from tests.contract.harness import CloudHarness, Harness
 from tests.contract.healthomics_harness import HealthOmicsHarness
 from tests.contract.local_harness import LocalHarness
+from tests.contract.sevenbridges_harness import SevenBridgesHarness
 
 HARNESSES: list[type[Harness]] = [
     FakeHarness,
     TwoPhaseFakeHarness,
     LocalHarness,
     HealthOmicsHarness,
+    SevenBridgesHarness,
 ]
 
 

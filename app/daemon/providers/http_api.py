@@ -71,7 +71,7 @@ class HttpApi:
         self._session.trust_env = False  # no proxy and no .netrc that nobody spoke of here
         self._session.headers.update(headers or {})
         for scheme in "http://", "https://":
-            self._session.mount(scheme, _BoundedAdapter(pool_maxsize=MOST_CONNECTIONS))
+            self._session.mount(scheme, TimedAdapter(pool_maxsize=MOST_CONNECTIONS))
 
     def call(self, method: str, path: str, expected: Collection[int] = (200,), **request: Any) -> Answer:
         """Send once, never again by itself. `request`: `json`, `params`, `headers`, as requests has them.
@@ -157,7 +157,9 @@ class _TimedSecurePool(HTTPSConnectionPool):
     ConnectionCls = _TimedSecureConnection
 
 
-class _BoundedAdapter(HTTPAdapter):
+class TimedAdapter(HTTPAdapter):
+    """For a session of requests: its read time-out is the time for the whole answer, and nothing is sent twice."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedSecurePool}
