@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -93,13 +94,30 @@ class Settings(BaseSettings):
     local_cancel_grace_seconds: float = Field(5, ge=0, le=3600)
     local_container_runtime: Literal["auto", "none", "docker", "podman", "singularity", "apptainer"] = "auto"
 
+    # Seven Bridges
+    sevenbridges_api_token: SecretStr = SecretStr("")
+    sevenbridges_api_endpoint: str = "https://api.sbgenomics.com/v2"
+    sevenbridges_project: str = Field("", pattern=r"^([\w-][\w.-]*/[\w-][\w.-]*)?$")
+    sevenbridges_volumes: Words = ()
+    sevenbridges_timeout_seconds: float = Field(60, ge=1, le=600)
+    sevenbridges_calls_per_second: float = Field(2.5, gt=0, le=100)
+    sevenbridges_max_active_runs: int = Field(10_000, ge=1)
+    sevenbridges_max_output_bytes: int = Field(1024**3, ge=0)
+    sevenbridges_max_output_files: int = Field(500, ge=0)
+
     # The fake cloud, scripts/fake_provider
     fake_provider_url: str = "http://127.0.0.1:5002"
     fake_provider_timeout_seconds: float = Field(10, gt=0, le=600)
     fake_provider_visibility_seconds: float = Field(5, ge=0)
 
     @field_validator(
-        "allowed_hosts", "allowed_origins", "file_roots", "fetch_private_hosts", "providers", mode="before"
+        "allowed_hosts",
+        "allowed_origins",
+        "file_roots",
+        "fetch_private_hosts",
+        "providers",
+        "sevenbridges_volumes",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -179,11 +197,13 @@ def _words(problem: Any) -> str:
 
 
 def _kept_secret(path: Path) -> str:
+    """Written whole under another name first, so that a second process never reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := secrets.token_hex(32))
-    return key
+    if not path.exists():
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_text()
