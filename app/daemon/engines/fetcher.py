@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -156,6 +157,14 @@ class Fetcher:
         if remaining <= 0:
             raise NotAccepted(f"Fetching took longer than {self._policy.total_seconds:g} s; {url} was not complete.")
         return remaining
+
+
+def fetch_document(url: str, policy: FetchPolicy) -> bytes:
+    """One document, for who needs its bytes and no file. Raises Rejected or NotAccepted."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "document"
+        Fetcher(policy).fetch(url, path, policy.max_document_bytes)
+        return path.read_bytes()
 
 
 def is_public(address: str) -> bool:

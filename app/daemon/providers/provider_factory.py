@@ -63,9 +63,37 @@ def _fake_two_phase(settings: Settings, host: str) -> WorkflowProviderInterface:
     )
 
 
+def _sevenbridges(settings: Settings, host: str) -> WorkflowProviderInterface:
+    from app.daemon.engines.fetcher import FetchPolicy, fetch_document
+    from app.daemon.providers.sevenbridges import SevenBridgesOptions, SevenBridgesProvider
+    from app.daemon.providers.sevenbridges_api import SevenBridgesAccess
+
+    if not settings.sevenbridges_api_token.get_secret_value():
+        raise SettingsError("SEVENBRIDGES_API_TOKEN: PROVIDERS names sevenbridges, which needs a token.")
+    try:
+        access = SevenBridgesAccess(
+            settings.sevenbridges_api_endpoint,
+            settings.sevenbridges_api_token.get_secret_value(),
+            settings.sevenbridges_timeout_seconds,
+        )
+    except ValueError as error:
+        raise SettingsError(f"SEVENBRIDGES_API_ENDPOINT: {error}") from None
+    options = SevenBridgesOptions(
+        project=settings.sevenbridges_project,
+        volumes=settings.sevenbridges_volumes,
+        calls_per_second=settings.sevenbridges_calls_per_second,
+        max_active=settings.sevenbridges_max_active_runs,
+        max_output_bytes=settings.sevenbridges_max_output_bytes,
+        max_output_files=settings.sevenbridges_max_output_files,
+    )
+    policy = FetchPolicy(frozenset(host.lower() for host in settings.fetch_private_hosts))
+    return SevenBridgesProvider(access, options, lambda url: fetch_document(url, policy))
+
+
 MAKERS: dict[str, Callable[[Settings, str], WorkflowProviderInterface]] = {
     "fake": _fake,
     "fake-two-phase": _fake_two_phase,
     "local": _local,
+    "sevenbridges": _sevenbridges,
 }
 """Every provider there is; settings name them so."""
