@@ -80,7 +80,8 @@ class Follower:
         looks = run.failures + 1
         if looks >= self._runs.policy.lost_looks and (now - since).total_seconds() >= self._runs.policy.lost_seconds:
             words = f"The provider has not known {run.provider_id} since {since:%Y-%m-%d %H:%M:%S} UTC."
-            self._runs.finish(run, End(State.SYSTEM_ERROR, words, "provider_lost_run"))
+            lost = End(State.SYSTEM_ERROR, words, "provider_lost_run")
+            self._runs.finish(run, End(State.CANCELED, words) if run.state == State.CANCELING else lost)
             return
         self._runs.keep(run, failures=looks, missing_since=since)
         self._runs.release(run, backoff_seconds(looks + 3), f"The provider does not know {run.provider_id} at present.")

@@ -131,7 +131,8 @@ class Submitter:
     def _first_look_seconds(self) -> float:
         """Soon, but where all runs are looked at together: then with the others."""
         if self._provider.capabilities.sweep:
-            return self._provider.seconds_to_next_look(State.INITIALIZING, 0.0)
+            look = self._provider.seconds_to_next_look(State.INITIALIZING, 0.0)
+            return min(look, self._runs.policy.longest_look_seconds)
         return min(FIRST_LOOK_SECONDS, self._provider.status_interval_seconds)
 
     def start(self, run: WorkflowRun, provider_id: str) -> None:
