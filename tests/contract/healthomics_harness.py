@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from app.daemon.providers.healthomics import HealthOmicsProvider, HealthOmicsSettings
 from app.daemon.providers.healthomics_aws import AwsAccess
 from app.daemon.providers.healthomics_status import run_id_of
+from app.daemon.providers.pacing import LONGEST_PAUSE_SECONDS
 from app.daemon.providers.provider_interface import Submission
 from app.errors import Rejected
 from tests.contract.harness import CloudHarness, Fate, Harness
@@ -43,6 +44,7 @@ class HealthOmicsHarness(CloudHarness):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.stores = AwsStores(BUCKET)
+        self._healed = 0.0  # seconds by which the clock of pauses is ahead
 
     def __enter__(self) -> Harness:
         self.stores.__enter__()
@@ -66,7 +68,7 @@ class HealthOmicsHarness(CloudHarness):
             AwsAccess("us-east-1", "fake", "fake", "", url, self.stores.url, timeout_seconds),
             HealthOmicsSettings(ROLE, **settings),
             now=self.now,
-            monotonic=lambda: self.now().timestamp(),
+            monotonic=lambda: self.now().timestamp() + self._healed,
         )
 
     def workflow(self) -> dict[str, str]:
@@ -110,7 +112,9 @@ class HealthOmicsHarness(CloudHarness):
         self.fake.control.fail(**fault)
 
     def heal(self) -> None:
+        """The pauses that the platform asked for are over as well."""
         self.fake.control.clear()
+        self._healed += LONGEST_PAUSE_SECONDS
 
     def say(self, provider_id: str, word: str) -> None:
         self.fail(kind="alter", times=None, alter={"status": word})

@@ -189,7 +189,8 @@ class AwsApi:
     def _refusal(self, operation: str, error: ClientError, bucket: TokenBucket | None) -> ProviderError:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = str(error.response.get("Error", {}).get("Code", ""))
-        words = _one_line(f"{self._words} {operation}: {code}: {error.response.get('Error', {}).get('Message', '')}")
+        message = str(error.response.get("Error", {}).get("Message", ""))
+        words = _one_line(f"{self._words} {operation}: {code}: {message.rstrip('.')}") + "."
         if code in EXPIRED:
             words += " This service's AWS credentials must be renewed: AWS_ACCESS_KEY_ID, or the role that boto3 finds."
             return NotAccepted(words, _pause(bucket, words, DENIED_SECONDS))

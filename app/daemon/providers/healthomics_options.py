@@ -26,7 +26,7 @@ _TAG_TEXT = re.compile(r"[\w .:/=+@-]*")
 
 
 class RunOptions:
-    """What may be said of a run, by the model of boto3's `client`. `defaults`: options as the settings have them; raises
+    """What may be said of a run, by the model of a boto3 client. `defaults`: options as the settings have them; raises
     Rejected for a wrong one. `other_roles`: roles that a run may ask for besides the configured one."""
 
     def __init__(
