@@ -207,7 +207,12 @@ def test_ctrl_c_while_watching_detaches_and_never_cancels(
     server.add(FakeRun("r", ["RUNNING"]))
     given = {name: value for name, value in environment.items() if value is not None}
     process = subprocess.Popen(
-        [SCRIPT, "watch", "r"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **given}
+        [SCRIPT, "watch", "r"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **given},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell's background job ignores
     )
     with process:
         assert process.stderr is not None
