@@ -5,6 +5,7 @@ The platform counts 1000 requests in five minutes for a token, whoever uses it, 
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -120,7 +121,8 @@ class Turns:
 
     def seconds_to_next(self, state: State, running_seconds: float) -> float:
         """Whole seconds, so that runs which wait alike are postponed by one statement."""
-        interval = max(_interval(state, running_seconds), len(self._looked) / self._runs_a_second)
+        turns_of_all = math.ceil(len(self._looked) / self._runs_a_second / TURN_SECONDS)
+        interval = max(_interval(state, running_seconds), turns_of_all * TURN_SECONDS)
         now = int(self._monotonic() + self._phase)
         turn = (now + interval) // TURN_SECONDS * TURN_SECONDS
         return turn - now if turn - now >= TURN_SECONDS / 2 else turn - now + TURN_SECONDS
