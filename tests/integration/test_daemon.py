@@ -15,7 +15,8 @@ from app.artifacts import DirectoryStorage, StoredFile
 from app.daemon.claimed_runs import Policy
 from app.daemon.holds import Holds
 from app.daemon.patience import OPENS_AFTER
-from app.daemon.workflow_daemon import ProviderLoop, WorkflowDaemon
+from app.daemon.provider_loop import ProviderLoop
+from app.daemon.workflow_daemon import WorkflowDaemon
 from app.database import Database
 from app.errors import NotAccepted, OutcomeUnknown, Rejected
 from app.models import Daemon, WorkflowRun

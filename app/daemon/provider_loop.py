@@ -1,0 +1,258 @@
+"""One loop for each provider: claim what is due, hand it on, say how long nothing will be. Safe beside any number of others.
+
+while not stopping: delay = tick(); wait(delay or until woken)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.artifacts import ArtifactStorage
+from app.daemon.claimed_runs import ClaimedRuns, Policy
+from app.daemon.following import Follower
+from app.daemon.holds import ClaimLost, Holds
+from app.daemon.patience import Breaker, backoff_seconds
+from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.daemon.submitting import Submitter
+from app.database import Database
+from app.errors import NotReady, ProviderError
+from app.models import WorkflowRun
+from app.runs import claims, transitions
+from app.runs.claims import SUSPECT_AFTER, Claimant
+from app.runs.transitions import End
+from app.states import State
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Known runs claimed at once: one bulk question to the provider."""
+IN_HAND_SECONDS = 1.0
+
+Claim = Callable[[Session, Claimant, datetime, int], list[WorkflowRun]]
+
+
+class ProviderLoop:
+    """Everything one daemon does for one provider. `tick` may be called by a test with its own clock."""
+
+    def __init__(
+        self,
+        provider: WorkflowProviderInterface,
+        database: Database,
+        storage: ArtifactStorage,
+        holds: Holds,
+        *,
+        daemon_id: str,
+        host: str,
+        now: Callable[[], datetime],
+        poll_seconds: float = 10.0,
+        workers: int = 10,
+        policy: Policy | None = None,
+        pool: Executor | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.provider, self.breaker = provider, Breaker(monotonic)
+        self._database, self._holds, self._now = database, holds, now
+        self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
+        self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy())
+        self._submitter = Submitter(provider, self._claimed)
+        self._follower = Follower(provider, self._claimed, self._submitter.start)
+        self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
+        self._looker = pool or ThreadPoolExecutor(1, thread_name_prefix=f"{provider.name}-look")
+        self._look: Future[None] | None = None  # the bulk question under way: at most one, beside the submits
+        self._ticks = count(1)
+        self._busy: set[Future[None]] = set()
+        self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
+        self._submitting: set[str] = set()
+        self._defect: str | None = None
+        self._woken, self._stopping = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        """Tick until `stop`; a tick that fails (the database is away, say) is tried again after a while."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                delay, failures, self._defect = self.tick(), 0, None
+            except Exception as error:
+                failures += 1
+                self._defect = f"this daemon fails at it, see its log: {type(error).__name__}"
+                delay = min(self._poll_seconds, backoff_seconds(failures))
+                log.exception("a tick failed", extra={"provider": self.provider.name, "again_in": round(delay, 1)})
+            self._woken.wait(delay)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing moves at this provider now, in words for operators; None where all is well."""
+        return self._defect or self.breaker.problem or self.provider.pace().problem
+
+    def wake(self) -> None:
+        """Tick again now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Claim no more and finish the steps that are under way."""
+        self._stopping.set()
+        self._woken.set()
+        self._looker.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def tick(self) -> float:
+        """Claim what is due and set it moving. Returns how many seconds nothing will be due; 0 to go on at once."""
+        if (closed := self.breaker.seconds_open()) > 0:
+            return min(closed, self._poll_seconds)
+        who = Claimant(self.provider.name, self._host, f"{self._daemon_id}:{next(self._ticks)}", self._holds.lease)
+        if not self._busy and not self._is_looking() and (suspects := self._claim(claims.claim_suspect, who, 1)):
+            self._watch_closely(suspects[0])
+            return 0.0
+        known = [] if self._is_looking() else self._claim(claims.claim_known, who, BATCH)
+        if submitted := [run for run in known if run.provider_id is not None]:
+            self._look = self._looker.submit(self._look_after, submitted)
+            self._look.add_done_callback(self._looked)
+        for run in known:
+            if run.provider_id is None:
+                self._spawn(run, self._submitter.settle)
+        for run in self._claim(claims.claim_new, who, self._room()):
+            self._submitting.add(run.run_id)
+            self._spawn(run, self._submitter.submit)
+        if self._is_looking():
+            return self._longest_delay()
+        return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
+
+    def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
+        """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
+        runs = self._database.transact(lambda session: claim(session, who, self._now(), limit))
+        self._holds.add(run for run in runs if run.run_id not in self._in_hand)
+        if in_hand := [run for run in runs if run.run_id in self._in_hand]:
+            self._postpone(in_hand, IN_HAND_SECONDS)
+        return [run for run in runs if run not in in_hand]
+
+    def _room(self) -> int:
+        """How many more runs may be submitted now."""
+        free, paced = self._workers - len(self._busy), self.provider.pace().submits
+        free = free if paced is None else min(free, paced)
+        if free <= 0 or self.provider.max_active is None:
+            return max(free, 0)
+        host = self._host if self.provider.capabilities.host_bound else None
+        with self._database.reading() as session:
+            active = claims.count_active(session, self.provider.name, host)
+        return max(0, min(free, self.provider.max_active - active - len(self._submitting)))
+
+    def _seconds_to_next_due(self) -> float:
+        with self._database.reading() as session:
+            due = claims.next_due(session, self.provider.name, self._host)
+        if due is None:
+            return self._longest_delay()
+        return min(self._longest_delay(), max(0.01, (due - self._now()).total_seconds()))
+
+    def _longest_delay(self) -> float:
+        """Until the next look at the database, or until the provider takes another submit."""
+        return min(self._poll_seconds, self.provider.pace().again_in_seconds or self._poll_seconds)
+
+    def _is_looking(self) -> bool:
+        return self._look is not None and not self._look.done()
+
+    def _looked(self, look: Future[None]) -> None:
+        """Go on with what fell due meanwhile. After a failure the leases bring the runs back."""
+        if not look.cancelled() and (error := look.exception()):
+            log.error("a look at runs failed", exc_info=error, extra={"provider": self.provider.name})
+        self.wake()
+
+    def _look_after(self, runs: list[WorkflowRun]) -> None:
+        """One bulk question; what changed goes to a handler, the rest is postponed in a few statements."""
+        try:
+            statuses = self.provider.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
+        except ProviderError as error:
+            self._leave_alone(runs, error)
+            return
+        self.breaker.succeeded()
+        quiet: dict[float, list[WorkflowRun]] = {}
+        for run in runs:
+            status = statuses.get(run.provider_id or "")
+            if status is None:
+                self._spawn(run, self._follower.miss)
+            elif self._follower.asks_for_work(run, status):
+                self._spawn(run, partial(self._follower.follow, status=status))
+            else:
+                quiet.setdefault(self._follower.seconds_to_next_look(run), []).append(run)
+        for delay, unchanged in quiet.items():
+            self._postpone(unchanged, delay, observed=True)
+
+    def _leave_alone(self, runs: list[WorkflowRun], error: ProviderError) -> None:
+        """The provider did not answer: nothing is known, so nothing changes but when to ask again."""
+        retry_after = getattr(error, "retry_after", None)
+        if isinstance(error, NotReady):
+            self._postpone(runs, error.retry_after or 0.0, waiting_for=str(error))
+            return
+        self.breaker.failed(str(error), retry_after)
+        log.warning("no statuses", extra={"provider": self.provider.name, "error": str(error), "runs": len(runs)})
+        delay = backoff_seconds(max(run.failures for run in runs) + 2, retry_after)
+        self._postpone(runs, delay, waiting_for=f"{self.provider.name} does not answer: {error}")
+
+    def _postpone(
+        self, runs: list[WorkflowRun], delay: float, *, observed: bool = False, waiting_for: str | None = None
+    ) -> None:
+        token, run_ids = runs[0].claim or "", [run.run_id for run in runs]
+        self._holds.drop(runs)
+        self._database.transact(
+            lambda session: claims.release(
+                session,
+                token,
+                run_ids,
+                self._now(),
+                timedelta(seconds=delay),
+                observed=observed,
+                waiting_for=waiting_for,
+            )
+        )
+
+    def _watch_closely(self, run: WorkflowRun) -> None:
+        """A run with which handlers kept dying: nothing else is in hand now. Dying again with it is its end."""
+        self._holds.add([run])
+        if run.unreleased_claims > SUSPECT_AFTER + 2:
+            words = f"Whoever worked on this run died {run.unreleased_claims - 1} times in a row."
+            end = End(State.SYSTEM_ERROR, words, "poison")
+            self._database.transact(lambda session: transitions.finish(session, run, end, self._now(), by="daemon"))
+            self._holds.drop([run])
+        elif run.state == State.QUEUED:
+            self._handle(run, self._submitter.submit)
+        else:
+            self._handle(run, self._submitter.settle if run.provider_id is None else self._follower.miss)
+
+    def _spawn(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+        self._in_hand.add(run.run_id)
+        future = self._pool.submit(self._handle, run, work)
+        self._busy.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[None]) -> None:
+        self._busy.discard(future)
+        self.wake()
+
+    def _handle(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+        """Do one run's work; whatever it raises, the run comes back."""
+        try:
+            self._holds.check(run)
+            work(run)
+        except ClaimLost:
+            log.info("a claim was lost", extra={"run_id": run.run_id})
+        except DBAPIError:
+            log.exception("the database failed; the lease brings the run back", extra={"run_id": run.run_id})
+        except Exception as error:
+            try:
+                self._claimed.fail(run, error)
+            except Exception:
+                log.exception("the lease brings the run back", extra={"run_id": run.run_id})
+        finally:
+            self._holds.drop([run])
+            self._in_hand.discard(run.run_id)
+            self._submitting.discard(run.run_id)
