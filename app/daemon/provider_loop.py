@@ -1,4 +1,4 @@
-"""One loop for each provider: claim what is due, hand it on, say how long nothing will be. Safe beside any number of others.
+"""One provider's loop: claim what is due, hand it on, say how long nothing will be. Safe beside any number of others.
 
 while not stopping: delay = tick(); wait(delay or until woken)
 """
