@@ -105,6 +105,28 @@ class Settings(BaseSettings):
     sevenbridges_max_output_bytes: int = Field(1024**3, ge=0)
     sevenbridges_max_output_files: int = Field(500, ge=0)
 
+    # AWS. Without keys, boto3 looks for credentials in its own places.
+    aws_region: str = Field(
+        "us-east-1", pattern=r"^[a-z0-9-]+$", validation_alias=AliasChoices("AWS_REGION", "HEALTHOMICS_REGION")
+    )
+    aws_access_key_id: str = ""
+    aws_secret_access_key: SecretStr = SecretStr("")
+    aws_session_token: SecretStr = SecretStr("")
+
+    # AWS HealthOmics
+    healthomics_role_arn: str = Field("", pattern=r"^(arn:aws[\w-]*:iam::\d{12}:role/.+)?$")
+    healthomics_other_role_arns: Words = ()
+    healthomics_output_bucket: str = ""
+    healthomics_run_defaults: dict[str, str] = {"storageType": "DYNAMIC"}
+    healthomics_starts_per_second: float = Field(1, gt=0, le=100)
+    healthomics_reads_per_second: float = Field(5, gt=0, le=100)
+    healthomics_timeout_seconds: float = Field(30, ge=1, le=600)
+    healthomics_visibility_seconds: float = Field(60, ge=0)
+    healthomics_max_active_runs: int | None = Field(None, ge=1)
+    healthomics_event_queue_url: str = Field("", pattern=r"^(https?://.+)?$")
+    healthomics_endpoint: str = Field("", pattern=r"^(https?://.+)?$")
+    healthomics_aws_endpoint: str = Field("", pattern=r"^(https?://.+)?$")
+
     # The fake cloud, scripts/fake_provider
     fake_provider_url: str = "http://127.0.0.1:5002"
     fake_provider_timeout_seconds: float = Field(10, gt=0, le=600)
@@ -117,6 +139,7 @@ class Settings(BaseSettings):
         "fetch_private_hosts",
         "providers",
         "sevenbridges_volumes",
+        "healthomics_other_role_arns",
         mode="before",
     )
     @classmethod
@@ -139,6 +162,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"HOST={self.host} would offer this service to the network without authentication. "
                 "Set HOST=127.0.0.1 and put an authenticating proxy in front of it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Settings:
+        if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value()):
+            raise ValueError(
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: set both, or neither for boto3's chain."
             )
         return self
 

@@ -10,7 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from app.artifacts import DirectoryStorage
 from app.clock import utc_now
 from app.daemon.claimed_runs import Policy
 from app.daemon.notification_server import NotificationServer
-from app.daemon.providers.provider_factory import make_provider
+from app.daemon.providers.provider_factory import aws_access, make_provider
 from app.daemon.workflow_daemon import WorkflowDaemon
 from app.database import Database
 from app.models import Daemon, WorkflowRun
@@ -59,8 +59,9 @@ def run(settings: Settings) -> Exit:
         daemon.start()
         listener.start()
         log.info("daemon started", extra={"host": host, "providers": list(settings.providers), "port": listener.port})
-        stopping.wait()
-        log.info("daemon stopping: steps under way are finished, engines go on")
+        with _event_queue(settings, daemon):
+            stopping.wait()
+            log.info("daemon stopping: steps under way are finished, engines go on")
         listener.stop()
         daemon.stop()
     return Exit.STOPPED
@@ -90,6 +91,20 @@ def _build(settings: Settings, database: Database, host: str) -> WorkflowDaemon:
         host_lost_after=settings.host_lost_after,
         policy=policy,
     )
+
+
+def _event_queue(settings: Settings, daemon: WorkflowDaemon) -> AbstractContextManager[object]:
+    """While it is open, what HealthOmics tells of its runs becomes hints, where a queue for that is set up."""
+    told = [loop.provider for loop in daemon.loops if loop.provider.name == "healthomics"]
+    if not told or not settings.healthomics_event_queue_url:
+        return nullcontext()
+    from app.daemon.event_queue import EventQueue, RunChanged
+
+    def tell(event: RunChanged) -> None:
+        told[0].has_changed(event.provider_id)
+        daemon.hint(event.run_id)
+
+    return EventQueue(aws_access(settings), settings.healthomics_event_queue_url, tell)
 
 
 @contextmanager

@@ -196,7 +196,6 @@ class HealthOmicsProvider(WorkflowProviderInterface):
             log.info("nothing to cancel any more", extra={"provider_id": provider_id})
 
     def has_changed(self, provider_id: str) -> None:
-        """Somebody was told that it did: what the lists showed is no longer true of it."""
         self._book.forget(provider_id)
 
     # Collecting

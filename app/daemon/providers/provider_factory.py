@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.errors import Rejected
 from config import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.daemon.providers.healthomics_aws import AwsAccess
 
 
 def make_provider(name: str, settings: Settings, host: str) -> WorkflowProviderInterface:
@@ -90,9 +95,54 @@ def _sevenbridges(settings: Settings, host: str) -> WorkflowProviderInterface:
     return SevenBridgesProvider(access, options, lambda url: fetch_document(url, policy))
 
 
+def _healthomics(settings: Settings, host: str) -> WorkflowProviderInterface:
+    from app.daemon.engines.fetcher import FetchPolicy
+    from app.daemon.providers.healthomics import HealthOmicsProvider, HealthOmicsSettings
+
+    if not settings.healthomics_role_arn:
+        raise SettingsError("HEALTHOMICS_ROLE_ARN: PROVIDERS names healthomics, which needs the role that runs take.")
+    rules = HealthOmicsSettings(
+        role_arn=settings.healthomics_role_arn,
+        output_uri=_s3_uri(settings.healthomics_output_bucket),
+        other_role_arns=settings.healthomics_other_role_arns,
+        run_defaults=settings.healthomics_run_defaults,
+        starts_per_second=settings.healthomics_starts_per_second,
+        reads_per_second=settings.healthomics_reads_per_second,
+        visibility_seconds=settings.healthomics_visibility_seconds,
+        max_active=settings.healthomics_max_active_runs,
+        is_told_of_changes=bool(settings.healthomics_event_queue_url),
+    )
+    policy = FetchPolicy(frozenset(host.lower() for host in settings.fetch_private_hosts), total_seconds=60.0)
+    try:
+        return HealthOmicsProvider(aws_access(settings), rules, policy)
+    except Rejected as error:
+        raise SettingsError(f"HEALTHOMICS_RUN_DEFAULTS or HEALTHOMICS_OUTPUT_BUCKET: {error}") from None
+
+
+def aws_access(settings: Settings) -> AwsAccess:
+    """How this service reaches AWS."""
+    from app.daemon.providers.healthomics_aws import AwsAccess
+
+    return AwsAccess(
+        settings.aws_region,
+        settings.aws_access_key_id,
+        settings.aws_secret_access_key.get_secret_value(),
+        settings.aws_session_token.get_secret_value(),
+        healthomics_endpoint=settings.healthomics_endpoint,
+        endpoint=settings.healthomics_aws_endpoint,
+        timeout_seconds=settings.healthomics_timeout_seconds,
+    )
+
+
+def _s3_uri(bucket: str) -> str:
+    """A bucket may be given by its name alone."""
+    return f"s3://{bucket}" if bucket and "://" not in bucket else bucket
+
+
 MAKERS: dict[str, Callable[[Settings, str], WorkflowProviderInterface]] = {
     "fake": _fake,
     "fake-two-phase": _fake_two_phase,
+    "healthomics": _healthomics,
     "local": _local,
     "sevenbridges": _sevenbridges,
 }

@@ -193,6 +193,9 @@ class WorkflowProviderInterface(ABC):
     def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
         """The statuses of many runs in as few calls as the provider allows; a missing id means "not seen now"."""
 
+    def has_changed(self, provider_id: str) -> None:
+        """Somebody was told that it did: what was remembered of it is no longer to be used. Any id may come."""
+
     def seconds_to_next_look(self, state: State, running_seconds: float) -> float:
         """How long an unchanged run waits; may depend on its state and on how long it has been running."""
         return self.status_interval_seconds
