@@ -47,12 +47,16 @@ class Follower:
             return
         if run.state == State.CANCELING:
             self._provider.cancel_workflow(provider_id)
-            self._runs.release(run, CANCEL_AGAIN_SECONDS, "Waiting for the provider to end it.", observed=True)
+            again = max(CANCEL_AGAIN_SECONDS, self.seconds_to_next_look(run))
+            self._runs.release(run, again, "Waiting for the provider to end it.", observed=True)
             return
         if status.needs_start:
             self._start_draft(run, provider_id)
         self._note(run, status)
-        self._sync(run)
+        try:
+            self._sync(run)
+        except Rejected as error:  # what may not be read is no trouble of the run
+            log.warning("no live logs or tasks", extra={"run_id": run.run_id, "error": str(error)})
         self._runs.release(run, self.seconds_to_next_look(run), observed=True)
 
     def asks_for_work(self, run: WorkflowRun, status: Status) -> bool:
