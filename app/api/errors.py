@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from app.errors import Conflict, Forbidden, InvalidRequest, KeyReused, NotFound, TooLarge, WesError
+from app.errors import Conflict, Forbidden, InvalidRequest, KeyReused, NotFound, OutcomeUnknown, TooLarge, WesError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ STATUSES: dict[type[WesError], int] = {
 }
 RETRY_AFTER_SECONDS = 5
 _KEPT_HEADERS = frozenset({"Allow", "Content-Range", "Retry-After", "WWW-Authenticate"})
+_AWAY = (OperationalError, InterfaceError, PoolTimeout, OutcomeUnknown)
+"""The database or, behind a network, artifact storage does not answer."""
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -40,9 +42,9 @@ def respond(error: Exception) -> Response:
     if _is_disk_full(error):
         log.error("no space left", exc_info=error)
         return _answer(507, "There is no space left to store this. The administrator must make room.")
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeout) or _is_out_of_descriptors(error):
+    if isinstance(error, _AWAY) or _is_out_of_descriptors(error):
         log.error("not available for a while", exc_info=error)
-        words = "The service cannot do this just now: its database or its machine is overloaded or away. Try again."
+        words = "The service cannot do this just now: its database, its storage or its machine is overloaded or away. Try again."
         return _answer(503, words, [("Retry-After", str(RETRY_AFTER_SECONDS))])
     log.error("unforeseen", exc_info=error)
     return _answer(500, "This failed for a reason that is in the server's log.")

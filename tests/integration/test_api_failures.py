@@ -23,6 +23,7 @@ from app.api.errors import respond
 from app.artifacts import DirectoryStorage, Upload
 from app.context import Context
 from app.database import Database
+from app.errors import OutcomeUnknown
 from app.factory import create_app
 from app.runs import listing
 from app.runs.listing import RunFilter
@@ -304,6 +305,7 @@ def test_I7_a_mistake_of_ours_is_500_in_our_shape_and_keeps_its_secrets(app: Fla
         (OperationalError("SELECT 1", {}, Exception("no")), 503),
         (InterfaceError("SELECT 1", {}, Exception("no")), 503),
         (PoolTimeout("QueuePool limit"), 503),
+        (OutcomeUnknown("the bucket does not answer"), 503),
         (OSError(errno.EMFILE, "Too many open files"), 503),
         (OSError(errno.ENFILE, "Too many open files"), 503),
         (OSError(errno.ENOSPC, "No space"), 507),
