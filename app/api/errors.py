@@ -44,7 +44,7 @@ def respond(error: Exception) -> Response:
         return _answer(507, "There is no space left to store this. The administrator must make room.")
     if isinstance(error, _AWAY) or _is_out_of_descriptors(error):
         log.error("not available for a while", exc_info=error)
-        words = "The service cannot do this just now: its database, its storage or its machine is overloaded or away. Try again."
+        words = "Not just now: the database, the storage or the machine is overloaded or away. Try again."
         return _answer(503, words, [("Retry-After", str(RETRY_AFTER_SECONDS))])
     log.error("unforeseen", exc_info=error)
     return _answer(500, "This failed for a reason that is in the server's log.")
