@@ -11,6 +11,7 @@ ProviderError               what a provider call ran into
     NotAccepted             it certainly did not happen: try again later
         NotReady            nothing is wrong: something that it needs is being made, or it is not its turn yet
     OutcomeUnknown          it may have happened: look before trying again
+        StorageUnavailable  artifact storage does not answer, for a provider or for the API: try again later (503)
     Rejected                it was understood and refused for good: end the run with these words
 """
 
@@ -72,6 +73,10 @@ class NotReady(NotAccepted):
 
 class OutcomeUnknown(ProviderError):
     """A time-out, a reset or a 5xx after sending: it may or may not have happened."""
+
+
+class StorageUnavailable(OutcomeUnknown):
+    """Artifact storage did not answer, refused for a reason that may pass, or changed under our hands."""
 
 
 class Rejected(ProviderError):

@@ -31,6 +31,7 @@ from app.artifacts.storage import (
     Upload,
     capped,
     log_bytes,
+    new_parts,
     no_file,
     output_files,
     output_location,
@@ -48,6 +49,7 @@ class DirectoryStorage(ArtifactStorage):
 
     def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
         self.root, self._now = root, now
+        self._lasting: set[Path] = set()
 
     def problem(self) -> str | None:
         try:
@@ -58,7 +60,7 @@ class DirectoryStorage(ArtifactStorage):
         return None if writable else f"ARTIFACTS_DIR cannot be used: {self.root} is not writable for this user."
 
     def new_upload(self) -> Upload:
-        return _FileUpload(self.root)
+        return _FileUpload(self.root, self._lasting)
 
     def blob(self, sha256: str) -> StoredFile:
         return _stored(_blob_path(self.root, sha256), sha256)
@@ -75,21 +77,22 @@ class DirectoryStorage(ArtifactStorage):
         return _DirectoryLogs(self._run(run_id) / "logs", max_bytes)
 
     def output_sink(self, run_id: str) -> OutputSink:
-        return _DirectoryOutputs(self._run(run_id) / "outputs")
+        return _DirectoryOutputs(self._run(run_id) / "outputs", self.root)
 
     def log(self, run_id: str, name: str) -> StoredFile | None:
         try:
-            return _stored(_inside(self._run(run_id) / "logs", name), name)
+            return _kept(self._run(run_id) / "logs", name)
         except NotFound:
             return None
 
     def output(self, run_id: str, path: str) -> StoredFile:
-        return _stored(_inside(self._run(run_id) / "outputs", path), path)
+        return _kept(self._run(run_id) / "outputs", path)
 
     def outputs(self, run_id: str) -> list[StoredFile]:
         base = self._run(run_id) / "outputs"
-        files = (Path(folder, name) for folder, _, names in os.walk(base) for name in names if not _is_partial(name))
-        return sorted((_stored(file, file.relative_to(base).as_posix()) for file in files), key=lambda kept: kept.path)
+        files = (Path(folder, name) for folder, _, names in os.walk(base) for name in names)
+        whole = (file for file in files if _is_regular(file) and not _is_partial(file.name))
+        return sorted((_stored(file, file.relative_to(base).as_posix()) for file in whole), key=lambda kept: kept.path)
 
     def drop_run(self, run_id: str) -> None:
         shutil.rmtree(self._run(run_id), ignore_errors=True)
@@ -109,8 +112,8 @@ class DirectoryStorage(ArtifactStorage):
             return sum(_unlink_if_old(folder / name, before) for name in doomed)
 
     def _sweep_runs(self, known: Known, before: float) -> int:
-        folders = {path.name: path for path in _children(self.root / "runs") if path.stat().st_mtime < before}
-        doomed = set(folders) - known(list(folders))
+        old = [path.name for path in _children(self.root / "runs") if _is_old(path, before)]
+        doomed = set(old) - known(old)
         for name in doomed:
             self.drop_run(name)
         return len(doomed)
@@ -120,10 +123,10 @@ class DirectoryStorage(ArtifactStorage):
 
 
 class _FileUpload(Upload):
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lasting: set[Path]) -> None:
         staging = root / "staging"
         staging.mkdir(parents=True, exist_ok=True)
-        self._root, self._path = root, staging / secrets.token_hex(16)
+        self._root, self._lasting, self._path = root, lasting, staging / secrets.token_hex(16)
         self._file = self._path.open("xb")
         self._hash, self._size, self._offset = hashlib.sha256(), 0, 0
 
@@ -154,12 +157,10 @@ class _FileUpload(Upload):
         _fsync(self._path)
         sha256 = self._hash.hexdigest()
         blob = _blob_path(self._root, sha256)
-        if not blob.parent.is_dir():
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            _fsync_directory(blob.parent.parent)
+        blob.parent.mkdir(parents=True, exist_ok=True)
         with _locked(blob.parent, fcntl.LOCK_SH):
             self._path.replace(blob)  # also over an equal one: its age begins anew, so no sweep takes it
-        _fsync_directory(blob.parent)
+        _sync_names(blob.parent, self._root, self._lasting)
         return sha256, self._size
 
 
@@ -170,50 +171,44 @@ class _DirectoryLogs:
         self._base, self._max_bytes = base, max_bytes
 
     def size(self, name: str) -> int:
-        path = _inside(self._base, name)
+        path = self._path(name)
         return path.stat().st_size if path.exists() else 0
 
     def append(self, name: str, source: BinaryIO) -> None:
-        path = _inside(self._base, name)
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             for data in log_bytes(source, file.tell(), self._max_bytes):
                 file.write(data)
 
     def replace(self, name: str, text: bytes) -> None:
-        path = _inside(self._base, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        fresh.write_bytes(capped(text, self._max_bytes))
-        fresh.replace(path)
+        _place(self._path(name), lambda fresh: fresh.write_bytes(capped(text, self._max_bytes)))
+
+    def _path(self, name: str) -> Path:
+        return self._base.joinpath(*new_parts(name))
 
 
 class _DirectoryOutputs:
     """OutputSink: hard links where the file system allows, else copies; all is on disk when a call returns."""
 
-    def __init__(self, base: Path) -> None:
-        self._base = base
+    def __init__(self, base: Path, root: Path) -> None:
+        self._base, self._root = base, root
+        self._lasting: set[Path] = set()
 
     def put_path(self, path: str, source: Path) -> str:
-        target = _inside(self._base, path)
-        folders = {
-            _place(target.joinpath(*place), partial(_link_or_copy, real)) for place, real in output_files(source)
-        }
-        self._sync(folders)
+        target = self._base.joinpath(*new_parts(path))
+        files = output_files(source)
+        for folder in {_place(target.joinpath(*place), partial(_link_or_copy, real)) for place, real in files}:
+            _sync_names(folder, self._root, self._lasting)
         return output_location(path)
 
     def put_stream(self, path: str, source: BinaryIO) -> str:
-        self._sync({_place(_inside(self._base, path), lambda fresh: _write(fresh, source))})
+        folder = _place(self._base.joinpath(*new_parts(path)), lambda fresh: _write(fresh, source))
+        _sync_names(folder, self._root, self._lasting)
         return output_location(path)
 
-    def _sync(self, written: set[Path]) -> None:
-        """The names in these folders are on the disk too, and those of new folders above them."""
-        for folder in {above for folder in written for above in (folder, *folder.parents)}:
-            if folder.is_relative_to(self._base):
-                _fsync_directory(folder)
 
-
-def _place(target: Path, make: Callable[[Path], None]) -> Path:
+def _place(target: Path, make: Callable[[Path], object]) -> Path:
     """Make a file under a hidden name, get it to the disk, and rename it: never half there. Returns its folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{secrets.token_hex(8)}{_PART}")
@@ -227,10 +222,11 @@ def _place(target: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    """A link put in place of `source` since it was looked at is not followed, and a link is not served."""
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def _write(target: Path, source: BinaryIO) -> None:
@@ -240,6 +236,14 @@ def _write(target: Path, source: BinaryIO) -> None:
 
 def _inside(base: Path, path: str) -> Path:
     return base.joinpath(*parts_of(path))
+
+
+def _kept(base: Path, path: str) -> StoredFile:
+    """Of a run. Symbolic links are ours nowhere below `base`, so none is followed."""
+    file = _inside(base, path)
+    if os.path.realpath(file) != os.path.join(os.path.realpath(base), file.relative_to(base)):  # noqa: PTH118
+        raise no_file(path)
+    return _stored(file, path)
 
 
 def _stored(path: Path, name: str) -> StoredFile:
@@ -258,6 +262,10 @@ def _open(path: Path, name: str) -> BinaryIO:
         return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
     except OSError:
         raise no_file(name) from None
+
+
+def _is_regular(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _is_partial(name: str) -> bool:
@@ -284,13 +292,27 @@ def _unlink_old(folder: Path, before: float) -> int:
 
 
 def _unlink_if_old(path: Path, before: float) -> bool:
+    old = _is_old(path, before)
+    if old:
+        path.unlink(missing_ok=True)
+    return old
+
+
+def _is_old(path: Path, before: float) -> bool:
+    """False for what another sweep has just taken."""
     try:
-        old = path.stat().st_mtime < before
-        if old:
-            path.unlink()
+        return path.stat().st_mtime < before
     except FileNotFoundError:
         return False
-    return old
+
+
+def _sync_names(folder: Path, root: Path, lasting: set[Path]) -> None:
+    """What was named in `folder` is on the disk, and so is the way to it from `root`; `lasting`: ways known to be."""
+    _fsync_directory(folder)
+    while folder != root and folder not in lasting:
+        _fsync_directory(folder.parent)
+        lasting.add(folder)
+        folder = folder.parent
 
 
 def _fsync_directory(folder: Path) -> None:

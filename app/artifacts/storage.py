@@ -15,6 +15,7 @@ from app.sinks import LogSink, OutputSink
 
 CHUNK = 1024 * 1024
 DAY_SECONDS = 86_400
+NAME_BYTES = 255
 UNREADABLE = "outputs_unreadable"
 _LOCATION = "wes-output:"
 
@@ -42,7 +43,7 @@ class StoredFile:
     version: str  # another one when the bytes are others
     open: Callable[[], BinaryIO]  # seekable, at the beginning
     link: Callable[[str], str] | None = None
-    """File name -> a URL with which anybody can GET it for some minutes, as an attachment of that name."""
+    """Content-Disposition -> a URL with which anybody can GET it for some minutes, answered with that header."""
 
 
 class Upload(ABC):
@@ -119,9 +120,17 @@ class ArtifactStorage(ABC):
 def parts_of(path: str) -> tuple[str, ...]:
     """The components of a path that stays where it is put; raises NotFound for one that would leave, or is no name."""
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+    if not parts or path.startswith("/") or ".." in parts or not all(map(_is_name, parts)):
         raise no_file(path)
     return parts
+
+
+def new_parts(path: str) -> tuple[str, ...]:
+    """The same for what a provider wants to write; raises Rejected, as trying again would not help."""
+    try:
+        return parts_of(path)
+    except NotFound as error:
+        raise Rejected(f"{path!r} cannot be the name of a file.", UNREADABLE) from error
 
 
 def no_file(path: str) -> NotFound:
@@ -145,10 +154,10 @@ def capped(text: bytes, max_bytes: int) -> bytes:
 def output_files(source: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
     """Every file of an output: (its place below `source`, its real path); for a file itself the place is ().
 
-    Symbolic links are followed inside `source`. Raises Rejected for those that leave it, for devices and for pipes.
+    Symbolic links are followed inside `source`. Raises Rejected for those that leave it or lead nowhere, for devices,
+    pipes and names that cannot be kept, and where there is no `source`.
     """
-    root = source.resolve(strict=True)
-    return _walk(root, root, (), ())
+    return _walk(source, source.parent.resolve() / source.name, (), ())
 
 
 def _walk(
@@ -156,20 +165,25 @@ def _walk(
 ) -> Iterator[tuple[tuple[str, ...], Path]]:
     try:
         real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        if not path.is_symlink():
-            raise
-        raise Rejected(f"Output {path.name!r} is a symbolic link that leads nowhere.", UNREADABLE) from error
+    except (FileNotFoundError, NotADirectoryError, RuntimeError) as error:
+        raise Rejected(f"Output {path.name!r} is not there, or a symbolic link to nowhere.", UNREADABLE) from error
     if not real.is_relative_to(root) or real in parents:
         raise Rejected(f"Output {path.name!r} is a symbolic link that leaves the outputs.", UNREADABLE)
     mode = real.stat().st_mode
     if stat.S_ISDIR(mode):
         for child in sorted(real.iterdir()):
-            yield from _walk(child, root, (*place, child.name), (*parents, real))
+            yield from _walk(child, root, (*place, *new_parts(child.name)), (*parents, real))
     elif stat.S_ISREG(mode):
         yield place, real
     else:
         raise Rejected(f"Output {path.name!r} is neither a file nor a directory.", UNREADABLE)
+
+
+def _is_name(part: str) -> bool:
+    try:
+        return "\0" not in part and len(part.encode()) <= NAME_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _cut_mark(max_bytes: int) -> bytes:
