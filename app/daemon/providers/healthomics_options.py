@@ -54,10 +54,11 @@ class RunOptions:
     def described(self) -> tuple[tuple[str, str, str], ...]:
         """(name, type, default) of every option, for service-info."""
         return tuple(
-            (name, shape.type_name, str(self.defaults.get(name, "")))
-            for name, shape in self._shapes.items()
-            if name not in REFUSED
+            (name, shape.type_name, str(self.defaults.get(name, ""))) for name, shape in self._offered().items()
         )
+
+    def _offered(self) -> dict[str, Any]:
+        return {name: shape for name, shape in self._shapes.items() if name not in REFUSED}
 
     def _read(self, given: Mapping[str, str | None]) -> dict[str, Any]:
         return dict(self._option(name, text) for name, text in given.items())
@@ -66,7 +67,7 @@ class RunOptions:
         name = self._names.get(_plain(given))
         if name is None:
             near = difflib.get_close_matches(_plain(given), self._names, 1)
-            hint = f" Did you mean {self._names[near[0]]!r}?" if near else f" Options: {', '.join(self._shapes)}."
+            hint = f" Did you mean {self._names[near[0]]!r}?" if near else f" Options: {', '.join(self._offered())}."
             raise _wrong(given, f"is not an option of a HealthOmics run.{hint}")
         if name in REFUSED:
             raise _wrong(given, f"cannot be used: {REFUSED[name]}")
@@ -153,10 +154,9 @@ def _as_text(name: str, text: str) -> Any:
 
 
 def _as_integer(name: str, text: str) -> Any:
-    try:
+    if re.fullmatch(r"[+-]?[0-9]{1,15}", text):
         return int(text)
-    except ValueError:
-        raise _wrong(name, f"is {text!r}, which is not a whole number") from None
+    raise _wrong(name, f"is {text!r}, which is not a whole number")
 
 
 def _as_object(name: str, text: str) -> Any:
