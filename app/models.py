@@ -191,6 +191,19 @@ class RunTag(Base):
     __table_args__ = (Index(None, "key", "value", "run_id"),)
 
 
+class RunCount(Base):
+    """Changes of how many runs an owner has in a state; the count is the sum of `n` (app/runs/counts.py)."""
+
+    __tablename__ = "run_counts"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    state: Mapped[State] = mapped_column(String(16))
+    n: Mapped[int]
+
+    __table_args__ = (Index(None, "owner", "state"),)
+
+
 class Daemon(Base):
     """A daemon process that was seen alive, and what is really installed where it runs."""
 

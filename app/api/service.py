@@ -16,7 +16,7 @@ from app.api.shapes import Json, timestamp
 from app.auth import current_user_or_nobody
 from app.context import current
 from app.readiness import database_problem
-from app.runs import listing
+from app.runs import counts
 from app.states import State
 from app.submissions import known_offers
 from app.version import VERSION
@@ -112,4 +112,4 @@ def _state_counts() -> dict[str, int]:
     if user is None:
         return dict.fromkeys(State, 0)
     with current().database.reading() as session:
-        return {str(state): count for state, count in listing.count_by_state(session, user).items()}
+        return {str(state): count for state, count in counts.by_state(session, user).items()}

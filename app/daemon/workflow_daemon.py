@@ -17,7 +17,7 @@ from app.daemon.provider_loop import ProviderLoop
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
 from app.database import Database
 from app.models import Daemon
-from app.runs import claims, listing, transitions
+from app.runs import claims, counts, listing, transitions
 from app.runs.transitions import End
 from app.states import State
 
@@ -67,7 +67,7 @@ class WorkflowDaemon:
         self._threads = [threading.Thread(target=loop.run, name=f"{loop.provider.name}-loop") for loop in self.loops]
         self._threads += [
             threading.Thread(target=self._every, args=(self._beat_seconds, self.beat), name="heart"),
-            threading.Thread(target=self._every, args=(HOUSEKEEPING_SECONDS, self.end_lost_hosts), name="hosts"),
+            threading.Thread(target=self._every, args=(HOUSEKEEPING_SECONDS, self.keep_house), name="housekeeper"),
             threading.Thread(target=self._every, args=(SWEEP_SECONDS, self.sweep), name="sweeper"),
         ]
 
@@ -105,6 +105,12 @@ class WorkflowDaemon:
         self._identity.offers = offers
         if not self._database.transact(lambda session: fleet.beat(session, self._identity.id, self._now(), news)):
             self._database.transact(self._take_over)
+
+    def keep_house(self) -> None:
+        """What has to be done now and then, by any daemon."""
+        self.end_lost_hosts()
+        while self._database.transact(counts.fold) and not self._stopping.is_set():
+            pass
 
     def end_lost_hosts(self) -> None:
         """End the runs of hosts on which no daemon has lived for long."""

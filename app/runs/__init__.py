@@ -3,7 +3,8 @@
 acceptance   a checked request -> a QUEUED row
 claims       who works on a run now, and when it is due again
 transitions  the state table, guarded in SQL, with one event for every change
-listing      pages, one run, counts
+listing      pages, one run
+counts       how many runs there are in each state
 deletion     rows of ended runs
 
 Functions take an open `Session` inside a transaction that the caller began; they never commit.

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import KeyReused
 from app.models import Attachment, RunEvent, RunTag, WorkflowRun
+from app.runs import counts
 from app.states import State
 
 
@@ -80,6 +81,7 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
         session.execute(
             insert(RunTag), [{"run_id": new.run_id, "key": key, "value": value} for key, value in new.tags.items()]
         )
+    counts.appeared(session, new.owner, State.QUEUED)
     by = f"parent {new.parent_id}" if new.parent_id else new.owner
     session.execute(insert(RunEvent).values(run_id=new.run_id, at=now, to_state=State.QUEUED, by=by, note=new.note))
     return new.run_id

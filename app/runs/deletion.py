@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
 from app.models import WorkflowRun
+from app.runs import counts
 from app.states import is_terminal
 
 
@@ -28,4 +29,5 @@ def delete_run(session: Session, run_id: str, owner: str | None) -> list[str]:
         session.execute(update(WorkflowRun).where(WorkflowRun.run_id == child).values(parent_id=None))
         gone += delete_run(session, child, None)
     session.execute(delete(WorkflowRun).where(WorkflowRun.run_id == run_id))
+    counts.disappeared(session, run.owner, run.state)
     return gone

@@ -157,15 +157,6 @@ def count_runs(session: Session, owner: str | None, which: RunFilter, ceiling: i
     return session.scalar(select(func.count()).select_from(some)) or 0
 
 
-def count_by_state(session: Session, owner: str | None) -> dict[State, int]:
-    """How many runs there are in each state, zeros included."""
-    query = select(WorkflowRun.state, func.count()).group_by(WorkflowRun.state)
-    if owner is not None:
-        query = query.where(WorkflowRun.owner == owner)
-    found = {State(state): count for state, count in session.execute(query)}
-    return {state: found.get(state, 0) for state in State}
-
-
 def known_runs(session: Session, run_ids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Of these run ids: those stored and not ended, and all that are stored."""
     rows = [

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.models import RunEvent, TaskLog, WorkflowRun
+from app.runs import counts
 from app.runs.claims import woken_values
 from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal, may_move
 
@@ -236,3 +237,4 @@ def _add_change(
     session: Session, run_id: str, now: datetime, start: State, to: State, by: str, note: str | None
 ) -> None:
     session.execute(insert(RunEvent).values(run_id=run_id, at=now, from_state=start, to_state=to, by=by, note=note))
+    counts.moved(session, run_id, start, to)

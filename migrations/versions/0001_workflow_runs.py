@@ -33,6 +33,17 @@ def upgrade():
         batch_op.create_index(batch_op.f("ix_daemons_host"), ["host"], unique=False)
 
     op.create_table(
+        "run_counts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_run_counts")),
+    )
+    with op.batch_alter_table("run_counts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_run_counts_owner_state"), ["owner", "state"], unique=False)
+
+    op.create_table(
         "workflow_runs",
         sa.Column("run_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -221,6 +232,10 @@ def downgrade():
         )
 
     op.drop_table("workflow_runs")
+    with op.batch_alter_table("run_counts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_run_counts_owner_state"))
+
+    op.drop_table("run_counts")
     with op.batch_alter_table("daemons", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_daemons_host"))
 

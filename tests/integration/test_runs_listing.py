@@ -14,7 +14,7 @@ from sqlalchemy import inspect
 from app.database import Database
 from app.errors import NotFound
 from app.models import WorkflowRun
-from app.runs import listing, transitions
+from app.runs import counts, listing, transitions
 from app.runs.acceptance import NewAttachment
 from app.runs.listing import Cursor, Page, RunFilter
 from app.states import State
@@ -182,7 +182,7 @@ def test_owner_is_part_of_every_question(database: Database, runs: dict[str, str
     assert found(database, owner="bob", tags=(("lane", "1"),)) == []
     with database.reading() as session:
         assert listing.count_runs(session, "bob", ALL) == 1
-        assert sum(listing.count_by_state(session, "bob").values()) == 1
+        assert sum(counts.by_state(session, "bob").values()) == 1
         assert listing.get_run(session, runs["plain"], "ann").run_id == runs["plain"]
         assert listing.get_state(session, runs["plain"], "ann") == State.QUEUED
         for owner, run_id in (("bob", runs["plain"]), ("ann", "no-such-run"), (None, "no-such-run"), ("bob", "")):
@@ -220,7 +220,7 @@ def test_counts(database: Database, runs: dict[str, str]) -> None:
         assert listing.count_runs(session, None, ALL) == len(runs)
         assert listing.count_runs(session, None, RunFilter(states=(State.QUEUED,))) == len(runs) - 2
         assert listing.count_runs(session, None, ALL, ceiling=4) == 4
-        by_state = listing.count_by_state(session, None)
+        by_state = counts.by_state(session, None)
     assert list(by_state) == list(State)
     assert {state: count for state, count in by_state.items() if count} == {
         State.QUEUED: len(runs) - 2,
@@ -232,7 +232,7 @@ def test_counts(database: Database, runs: dict[str, str]) -> None:
 def test_empty_database(database: Database) -> None:
     with database.reading() as session:
         assert listing.count_runs(session, None, ALL) == 0
-        assert set(listing.count_by_state(session, None).values()) == {0}
+        assert set(counts.by_state(session, None).values()) == {0}
 
 
 def test_tasks_in_order_and_in_parts(database: Database, clock: Clock) -> None:
