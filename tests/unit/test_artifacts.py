@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -10,7 +11,7 @@ import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any, BinaryIO
 
 import pytest
@@ -265,27 +266,52 @@ def test_unknown_blob_cannot_be_renewed(storage: DirectoryStorage) -> None:
 def test_uploads_and_sweeps_at_once_lose_nothing(storage: DirectoryStorage) -> None:
     """What was old and unknown a moment ago and is uploaded again is there, whatever a sweep does meanwhile."""
     named: set[str] = set()
-    barrier = Barrier(4)
+    enough = Event()
 
     def upload(part: int) -> None:
-        barrier.wait()
-        for _ in range(150):
+        while not enough.is_set():
             sha256 = keep(storage, f"{part}".encode())
             assert content(storage.blob(sha256).open) == f"{part}".encode()
             named.add(sha256)
             assert content(storage.blob(sha256).open) == f"{part}".encode()
-            age(storage.root / "blobs" / sha256[:2] / sha256)
             named.discard(sha256)
+            age(storage.root / "blobs" / sha256[:2] / sha256)
 
-    def sweep() -> int:
-        barrier.wait()
-        return sum(storage.sweep(lambda _: NOTHING, lambda _: frozenset(named)) for _ in range(150))
-
-    with ThreadPoolExecutor(4) as pool:
-        swept = pool.submit(sweep)
-        for done in [pool.submit(upload, part) for part in range(3)]:
+    with ThreadPoolExecutor(3) as pool:
+        uploads = [pool.submit(upload, part) for part in range(3)]
+        swept = 0
+        while swept < 30 and not any(upload.done() for upload in uploads):
+            swept += storage.sweep(lambda _: NOTHING, lambda _: frozenset(named))
+        enough.set()
+        for done in uploads:
             done.result()
-    assert swept.result() > 0
+
+
+def test_upload_and_sweep_of_one_blob_wait_for_each_other(
+    storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sweep found old it unlinks before anybody can put a new one in its place, and the other way round."""
+    sha256 = keep(storage, b"data")
+    blob = storage.root / "blobs" / sha256[:2] / sha256
+    refused: list[str] = []
+
+    def may_not(how: int, doing: str) -> None:
+        with (blob.parent / ".lock").open() as lock:
+            try:
+                fcntl.flock(lock, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused.append(doing)
+
+    replace, unlink = os.replace, os.unlink
+    monkeypatch.setattr(os, "replace", lambda *names: (may_not(fcntl.LOCK_EX, "upload"), replace(*names)))
+    monkeypatch.setattr(os, "unlink", lambda *names, **how: (may_not(fcntl.LOCK_SH, "sweep"), unlink(*names, **how)))
+    upload = storage.new_upload()
+    upload.write(b"data")
+    upload.keep()
+    assert refused == ["upload"]
+    age(blob)
+    assert storage.sweep(lambda _: NOTHING, lambda _: NOTHING) == 1
+    assert refused == ["upload", "sweep"]
 
 
 def test_two_sweeps_at_once(storage: DirectoryStorage) -> None:
