@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 TRIES = 6
+BUSY_SECONDS = 30
 PROSE_CHARACTERS = 10_000
 WRITES = {"wes_writes": True}
 """Execution options of connections that write."""
@@ -112,7 +113,7 @@ def engine_options(url: str) -> dict[str, Any]:
     """Arguments for `create_engine`, also used by Flask-SQLAlchemy."""
     always = {"json_serializer": _json, "hide_parameters": True}  # errors are logged, and values may be secrets
     if make_url(url).get_backend_name() == "sqlite":
-        return {**always, "connect_args": {"timeout": 30}}
+        return {**always, "connect_args": {"timeout": BUSY_SECONDS}}
     return {
         **always,
         "pool_pre_ping": True,
@@ -149,10 +150,35 @@ def _json(value: Any) -> str:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
     journal = "WAL" if sqlite3.sqlite_version_info >= (3, 51, 3) else "TRUNCATE"
-    for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in (
+        f"journal_mode={journal}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = WRITES.items() <= connection.get_execution_options().items()
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    """Writers wait here in short random pauses: SQLite's own grow to 100 ms, and who waits longest comes last."""
+    if not WRITES.items() <= connection.get_execution_options().items():
+        connection.exec_driver_sql("BEGIN")
+        return
+    deadline = time.monotonic() + BUSY_SECONDS
+    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    try:
+        while not _began(connection, last_try=time.monotonic() > deadline):
+            time.sleep(random.uniform(0.001, 0.005))  # noqa: S311
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+
+
+def _began(connection: Connection, last_try: bool) -> bool:
+    """False where another writer is at work; raises that on the last try."""
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if last_try or not is_conflict(error):
+            raise
+        return False
+    return True
