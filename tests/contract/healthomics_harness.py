@@ -44,6 +44,7 @@ class HealthOmicsHarness(CloudHarness):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.stores = AwsStores(BUCKET)
+        self._clients: list[Any] = []
         self._healed = 0.0  # seconds by which the clock of pauses is ahead
 
     def __enter__(self) -> Harness:
@@ -54,6 +55,8 @@ class HealthOmicsHarness(CloudHarness):
 
     def __exit__(self, *_: object) -> None:
         problems = self.fake.control.problems()
+        for client in self._clients:
+            client.close()
         self.fake.__exit__()
         self.stores.__exit__()
         assert problems == []
@@ -92,9 +95,12 @@ class HealthOmicsHarness(CloudHarness):
         return len({e["uuid"] for e in events if e["runName"] == run.submit_key and e["status"] == "RUNNING"})
 
     def lose(self, provider_id: str) -> None:
-        client = AwsAccess("us-east-1", "fake", "fake", "", self.url).client("omics")
-        client.delete_run(id=run_id_of(provider_id))
-        client.close()
+        self.omics().delete_run(id=run_id_of(provider_id))
+
+    def omics(self) -> Any:
+        """A client of somebody else."""
+        self._clients.append(AwsAccess("us-east-1", "fake", "fake", "", self.url).client("omics"))
+        return self._clients[-1]
 
     def now(self) -> datetime:
         return self.service.timeline.now()
