@@ -5,15 +5,30 @@ Nothing else reads the environment. `.env.example` names every setting; a test h
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import secrets
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+KEY_BYTES = 32
+"""Of a key in CREDENTIALS_KEYS: what Fernet takes."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -37,8 +52,12 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 2)), ge=1, le=64)
     data_dir: Path = Path("var")
     artifacts_dir: Path | None = None
+    artifacts_s3_uri: str = ""
+    artifacts_s3_endpoint: str = Field("", pattern=r"^(https?://.+)?$")
+    artifacts_redirect: bool = False
     database_uri: str = ""
     secret_key: str = ""
+    credentials_keys: SecretStr = SecretStr("")
     public_url: str = ""
     trusted_proxies: int = Field(0, ge=0, le=10)
     allowed_hosts: Words = ()
@@ -92,6 +111,7 @@ class Settings(BaseSettings):
     # Local engines
     local_max_concurrent_runs: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     local_cancel_grace_seconds: float = Field(5, ge=0, le=3600)
+    local_warm_start: bool = True
     local_container_runtime: Literal["auto", "none", "docker", "podman", "singularity", "apptainer"] = "auto"
 
     # Seven Bridges
@@ -127,6 +147,16 @@ class Settings(BaseSettings):
     healthomics_endpoint: str = Field("", pattern=r"^(https?://.+)?$")
     healthomics_aws_endpoint: str = Field("", pattern=r"^(https?://.+)?$")
 
+    # BV-BRC. Users send their own tokens with their runs.
+    bvbrc_service_url: str = Field("https://p3.theseed.org/services/app_service", pattern=r"^https?://[^/]+")
+    bvbrc_workspace_url: str = Field("https://p3.theseed.org/services/Workspace", pattern=r"^https?://[^/]+")
+    bvbrc_timeout_seconds: float = Field(60, ge=1, le=600)
+    bvbrc_preflight_seconds: float = Field(300, ge=1, le=3600)
+    bvbrc_grace_seconds: float = Field(900, ge=0)
+    bvbrc_calls_per_second: float = Field(5, gt=0, le=100)
+    bvbrc_concurrent_submits: int = Field(4, ge=1, le=256)
+    bvbrc_max_active_runs: int | None = Field(None, ge=1)
+
     # The fake cloud, scripts/fake_provider
     fake_provider_url: str = "http://127.0.0.1:5002"
     fake_provider_timeout_seconds: float = Field(10, gt=0, le=600)
@@ -156,36 +186,77 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
-    @model_validator(mode="after")
-    def _loopback_without_authentication(self) -> Settings:
+    @field_validator("credentials_keys", mode="after")
+    @classmethod
+    def _whole_keys(cls, value: SecretStr) -> SecretStr:
+        for key in _split_keys(value):
+            try:
+                size = len(base64.b64decode(key, altchars=b"-_", validate=True))
+            except ValueError:
+                size = 0
+            if size != KEY_BYTES:
+                raise ValueError("each key, separated by commas, is 32 random bytes in URL-safe base64")
+        return value
+
+    @field_validator("artifacts_s3_uri", mode="after")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        if value and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()-]+)*/?", value, re.ASCII):
+            raise ValueError("must look like s3://bucket or s3://bucket/prefix")
+        return value.rstrip("/")
+
+    @field_validator("database_uri", mode="after")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        """A relative path means one file for all that start here: Flask-SQLAlchemy would look elsewhere."""
+        scheme, _, path = value.partition(":///")
+        if not scheme.startswith("sqlite"):
+            if value and not re.match(r"postgresql(\+\w+)?://", value):
+                raise ValueError("must begin with postgresql:// or sqlite:///")
+            return value
+        if not path or path.startswith((":memory:", "file:")):
+            raise ValueError("must name a file: the API and the daemon are different processes")
+        return f"{scheme}:///{Path(path).absolute()}"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_problem(cls, given: dict[str, Any], validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """The rules between settings are held against them also where one of them is wrong by itself."""
+        problems: list[str] = []
+        try:
+            settings = validate(given)
+        except ValidationError as error:
+            problems = [_words(problem) for problem in error.errors()]
+            wrong = {str(problem["loc"][0]).lower() for problem in error.errors()}
+            settings = validate(_without(given, wrong))
+        problems += settings._broken_rules()
+        if problems:
+            raise ValueError("\n".join(problems))
+        return settings
+
+    def _broken_rules(self) -> Iterator[str]:
+        """What is wrong between settings each of which is right by itself."""
         if self.host not in LOOPBACK_HOSTS:
-            raise ValueError(
+            yield (
                 f"HOST={self.host} would offer this service to the network without authentication. "
                 "Set HOST=127.0.0.1 and put an authenticating proxy in front of it."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _both_keys(self) -> Settings:
-        if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value()):
-            raise ValueError(
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: set both, or neither for boto3's chain."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _secret_off_loopback(self) -> Settings:
         if self.daemon_notification_host not in LOOPBACK_HOSTS and not self.daemon_notification_secret:
-            raise ValueError(
+            yield (
                 f"DAEMON_NOTIFICATION_HOST={self.daemon_notification_host} is not loopback: "
                 "set DAEMON_NOTIFICATION_SECRET to the same long random text for the API and the daemon."
             )
-        return self
+        if self.artifacts_dir and self.artifacts_s3_uri:
+            yield "ARTIFACTS_DIR and ARTIFACTS_S3_URI are both set: files are kept in one place only."
+        if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value()):
+            yield "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: set both, or neither for boto3's chain."
+        if self.default_page_size > self.max_page_size:
+            yield f"DEFAULT_PAGE_SIZE={self.default_page_size} is more than MAX_PAGE_SIZE={self.max_page_size}."
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
         """Read the environment and `.env`; raises SettingsError with every problem, not only the first."""
-        problems = _contradicting_aliases()
+        problems = _contradicting_aliases(overrides.get("_env_file", cls.model_config.get("env_file")))
         try:
             settings = cls(**overrides)
         except ValidationError as error:
@@ -206,34 +277,66 @@ class Settings(BaseSettings):
 
     def signing_key(self) -> str:
         """SECRET_KEY, or one made once in DATA_DIR and readable by its owner only."""
-        return self.secret_key or _kept_secret(self.data_dir / "secret_key")
+        return self.secret_key or _kept_secret(self.data_dir / "secret_key", lambda: secrets.token_hex(32))
+
+    def credential_keys(self) -> tuple[str, ...]:
+        """CREDENTIALS_KEYS, or one made once in DATA_DIR; the first seals what users send along, all of them open it.
+
+        The API and the daemons need the same: with different DATA_DIRs, CREDENTIALS_KEYS has to be set.
+        """
+        kept = self.data_dir / "credentials_key"
+        return _split_keys(self.credentials_keys) or (_kept_secret(kept, _new_key),)
 
 
-def _contradicting_aliases() -> list[str]:
-    """Both names of an alias set, and differently."""
+def _contradicting_aliases(env_file: Any) -> list[str]:
+    """Both names of an alias set, and differently, in the environment and in `env_file`, which it overrides."""
+    said = [*(dotenv_values(env_file) if env_file else {}).items(), *os.environ.items()]
+    set_to = {name.upper(): value for name, value in said if value}
     problems = []
     for field in Settings.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            given = {
-                str(name): os.environ[str(name)] for name in field.validation_alias.choices if os.environ.get(str(name))
-            }
-            if len(set(given.values())) > 1:
-                problems.append("Two names for one setting differ: " + ", ".join(f"{k}={v}" for k, v in given.items()))
+        given = {name: set_to[name] for name in _spellings(field) if name in set_to}
+        if len({value.strip().lower() for value in given.values()}) > 1:
+            problems.append("Two names for one setting differ: " + ", ".join(f"{k}={v}" for k, v in given.items()))
     return problems
+
+
+def _spellings(field: FieldInfo) -> list[str]:
+    """The names of a setting that has several."""
+    alias = field.validation_alias
+    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
+def _without(given: dict[str, Any], wrong: set[str]) -> dict[str, Any]:
+    """`given` without the settings of which one of these is a name."""
+    for name, field in Settings.model_fields.items():
+        names = {name, *(spelled.lower() for spelled in _spellings(field))}
+        if names & wrong:
+            given = {key: value for key, value in given.items() if key.lower() not in names}
+    return given
 
 
 def _words(problem: Any) -> str:
     name = "_".join(str(part) for part in problem["loc"]).upper()
-    return f"{name}: {problem['msg']}" if name else str(problem["msg"]).removeprefix("Value error, ")
+    return ": ".join([*([name] if name else []), str(problem["msg"]).removeprefix("Value error, ")])
 
 
-def _kept_secret(path: Path) -> str:
+def _split_keys(keys: SecretStr) -> tuple[str, ...]:
+    return tuple(key.strip() for key in keys.get_secret_value().split(",") if key.strip())
+
+
+def _new_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def _kept_secret(path: Path, make: Callable[[], str]) -> str:
     """Written whole under another name first, so that a second process never reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(fresh, path)
         fresh.unlink()
