@@ -20,7 +20,9 @@ def configure(level: str, as_json: bool) -> None:
     if as_json:
         final += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # the default formatter prints every local variable of a traceback, and some hold secrets
+        plain = structlog.dev.plain_traceback
+        final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=add, processors=final))
     logging.basicConfig(level=level, handlers=[handler], force=True)
