@@ -204,6 +204,16 @@ class RunCount(Base):
     __table_args__ = (Index(None, "owner", "state"),)
 
 
+class RunCredential(Base):
+    """A secret that came with a root run, encrypted; the row goes when that run has ended. See `app/credentials.py`."""
+
+    __tablename__ = "run_credentials"
+
+    root_run_id: Mapped[str] = mapped_column(ForeignKey(WorkflowRun.run_id, ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret: Mapped[str] = mapped_column(Text)
+
+
 class Daemon(Base):
     """A daemon process that was seen alive, and what is really installed where it runs."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from app import credentials
 from app.models import RunEvent, TaskLog, WorkflowRun
 from app.runs import counts
 from app.runs.claims import woken_values
@@ -72,7 +73,7 @@ def move(
 
 
 def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: str) -> bool:
-    """A daemon ends the run that it claimed, with everything that an end brings, and wakes its parent."""
+    """A daemon ends the run that it claimed, with everything that an end brings, and wakes its parent. Secrets go."""
     if not may_move(Actor.DAEMON, run.state, end.state) or not is_terminal(end.state):
         log.warning("refused end", extra={"run_id": run.run_id, "from": run.state, "to": end.state})
         return False
@@ -87,6 +88,7 @@ def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: s
     words = f"{end.reason}: {end.note}" if end.reason else end.note
     _add_change(session, run.run_id, now, run.state, end.state, by, words)
     _wake_parent(session, run.parent_id, now)
+    credentials.wipe(session, run.parent_id or run.run_id)
     return True
 
 
@@ -108,6 +110,7 @@ def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Acto
     _add_change(session, run_id, now, state, to, by, "cancel requested")
     if to == State.CANCELED:
         _wake_parent(session, parent_id, now)
+        credentials.wipe(session, parent_id or run_id)
 
 
 def record_provider_id(

@@ -1,0 +1,100 @@
+"""Secrets that users send with their runs: encrypted, in a table of their own by root run, gone when that has ended.
+
+The keys are never in the database: CREDENTIALS_KEYS, or a file in DATA_DIR. Knows no provider.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import CTE, Row, delete, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from app.database import Database
+from app.models import RunCredential, WorkflowRun
+from app.states import TERMINAL
+
+log = logging.getLogger(__name__)
+
+BVBRC = "bvbrc"
+"""The kind of a BV-BRC token."""
+CHUNK = 500
+
+
+class Vault:
+    """Seals with the first key, opens with any; so a new first key may be added, and the old one dropped later."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def store(self, session: Session, root_run_id: str, kind: str, secret: str) -> None:
+        """Keep it with this root run, in place of an earlier one; nothing happens where the run is over or deleted."""
+        state = select(WorkflowRun.state).where(WorkflowRun.run_id == root_run_id).with_for_update(key_share=True)
+        if session.scalar(state) in {None, *TERMINAL}:
+            return
+        sealed = self._fernet.encrypt(json.dumps([root_run_id, kind, secret]).encode()).decode()
+        session.merge(RunCredential(root_run_id=root_run_id, kind=kind, secret=sealed))
+
+    def read(self, session: Session, run_ids: Iterable[str], kind: str) -> dict[str, str | None]:
+        """By run, also for steps: the secret of its root run. None where no key here fits; else left out."""
+        run_ids, found = list(run_ids), {}
+        for start in range(0, len(run_ids), CHUNK):
+            for run_id, kept in _kept(session, run_ids[start : start + CHUNK], kind):
+                found[run_id] = self._opened(kept)
+        return found
+
+    def _opened(self, kept: RunCredential) -> str | None:
+        """A sealed text belongs to one run: copied to another row it opens nothing."""
+        try:
+            root_run_id, kind, secret = json.loads(self._fernet.decrypt(kept.secret))
+        except InvalidToken:
+            root_run_id, kind, secret = "", "", ""
+        if (root_run_id, kind) == (kept.root_run_id, kept.kind):
+            return str(secret)
+        log.error("a secret cannot be opened with the keys here", extra={"run_id": kept.root_run_id, "kind": kept.kind})
+        return None
+
+
+class StoredCredentials:
+    """What a provider is lent: the secrets of one kind, by run id."""
+
+    def __init__(self, database: Database, vault: Vault, kind: str) -> None:
+        self._database, self._vault, self._kind = database, vault, kind
+
+    def __call__(self, run_ids: Iterable[str]) -> Mapping[str, str | None]:
+        with self._database.reading() as session:
+            return self._vault.read(session, run_ids, self._kind)
+
+
+def wipe(session: Session, root_run_id: str) -> None:
+    """Forget everything that was sent with this root run, once it and its steps have ended."""
+    ours = or_(WorkflowRun.run_id == root_run_id, WorkflowRun.parent_id == root_run_id)
+    living = select(WorkflowRun.run_id).where(ours, WorkflowRun.state.not_in(TERMINAL))
+    session.execute(
+        delete(RunCredential).where(RunCredential.root_run_id == root_run_id, ~living.exists()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def root_of(session: Session, run_id: str) -> str:
+    """The run itself, or the one at the top of the pipeline that it is a step of."""
+    roots = _roots([run_id])
+    return str(session.scalars(select(roots.c.root).where(roots.c.parent.is_(None))).one())
+
+
+def _kept(session: Session, run_ids: list[str], kind: str) -> Sequence[Row[str, RunCredential]]:
+    roots = _roots(run_ids)
+    query = select(roots.c.run_id, RunCredential).join(RunCredential, RunCredential.root_run_id == roots.c.root)
+    return session.execute(query.where(roots.c.parent.is_(None), RunCredential.kind == kind)).all()
+
+
+def _roots(run_ids: list[str]) -> CTE:
+    """Rows (run_id, root, parent) for every run on the way up; where `parent` is NULL, `root` is the top."""
+    own = WorkflowRun.run_id
+    start = select(own.label("run_id"), own.label("root"), WorkflowRun.parent_id.label("parent"))
+    way = start.where(own.in_(run_ids)).cte("way", recursive=True)
+    above = aliased(WorkflowRun)
+    return way.union_all(select(way.c.run_id, above.run_id, above.parent_id).join(above, above.run_id == way.c.parent))
