@@ -1,7 +1,7 @@
 """The web application: `python application.py` serves it, `flask --app application …` works on it.
 
 Works without an activated environment. Exit codes: 0 stopped by TERM or INT, 2 unusable settings, 3 no usable database,
-5 port taken.
+5 port taken, 7 no usable artifact storage.
 """
 
 from __future__ import annotations

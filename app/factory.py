@@ -14,7 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app import api, auth, cli, web
 from app.api import errors
 from app.api.addresses import AliasPrefix, NameConverter, is_api_path
-from app.artifacts import DirectoryStorage
+from app.artifacts import make_storage
 from app.clock import utc_now
 from app.context import Context
 from app.database import Database, engine_options, prepare
@@ -85,7 +85,7 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
     return Context(
         settings,
         database,
-        DirectoryStorage(settings.artifacts_root),
+        make_storage(settings),
         Hinter(hint_url, settings.daemon_notification_secret),
         PageTokens(settings.signing_key()),
         Waiters(settings.max_waiters),

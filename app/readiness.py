@@ -1,4 +1,4 @@
-"""Can this process serve requests: the database answers and is migrated."""
+"""Can this process serve requests: the database answers and is migrated, artifact storage can be used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.artifacts import ArtifactStorage
 from app.database import Database
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,15 @@ def database_problem(database: Database) -> str | None:
         return None
     found, wanted = (", ".join(sorted(revisions)) or "none" for revisions in (present, _newest()))
     return f"The database's revision is {found} and must be {wanted}. Run: flask --app application db upgrade"
+
+
+def storage_problem(storage: ArtifactStorage) -> str | None:
+    """That artifact storage cannot be used; why is for the log, not for everybody."""
+    why = storage.problem()
+    if why is None:
+        return None
+    log.warning("artifact storage cannot be used", extra={"why": why})
+    return "Artifact storage cannot be used."
 
 
 def _present(engine: Engine) -> frozenset[str]:

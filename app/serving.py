@@ -11,6 +11,7 @@ from werkzeug.wsgi import FileWrapper
 
 from app.artifacts import CHUNK, StoredFile
 
+REDIRECTED_BYTES = 8 * 1024 * 1024
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -26,11 +27,18 @@ def send_log(log: StoredFile | None) -> Response:
 
 
 def send_download(file: StoredFile) -> Response:
-    """A file as an attachment, whatever it is."""
+    """A file as an attachment, whatever it is; a large whole one from the storage itself, where that may be (302)."""
     name = file.path.rpartition("/")[2]
-    return _send(
-        file, "application/octet-stream", {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
-    )
+    disposition = f"attachment; filename*=UTF-8''{quote(name)}"
+    if file.link and file.size >= REDIRECTED_BYTES and _wants_all(file):
+        return Response(status=302, headers={"Location": file.link(disposition), "Cache-Control": "no-store"})
+    return _send(file, "application/octet-stream", {"Content-Disposition": disposition})
+
+
+def _wants_all(file: StoredFile) -> bool:
+    """A HEAD is answered here: a link is good for GET only, and a client may go on with the address it was led to."""
+    is_known = request.if_none_match.contains_weak(file.version)
+    return request.method == "GET" and "Range" not in request.headers and not is_known
 
 
 def _send(file: StoredFile, content_type: str, headers: dict[str, str]) -> Response:

@@ -13,6 +13,7 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from app.api.addresses import BASE_PATH
+from app.artifacts import make_storage
 from app.database import Database
 from app.readiness import database_problem
 from config import Settings
@@ -33,6 +34,7 @@ class Exit(IntEnum):
     SETTINGS = 2
     DATABASE = 3
     PORT_TAKEN = 5
+    STORAGE = 7
 
 
 class CannotStart(Exception):
@@ -46,6 +48,7 @@ class CannotStart(Exception):
 def serve(settings: Settings, target: str, working_dir: Path) -> Exit:
     """Serve `target` (module:factory) until TERM or INT. Raises CannotStart."""
     _check_database(settings)
+    _check_storage(settings)
     settings.signing_key()  # made once here, not by every worker
     address, port = _free_address(settings)
     os.chdir(working_dir)
@@ -84,6 +87,11 @@ def _check_database(settings: Settings) -> None:
             raise CannotStart(Exit.DATABASE, problem)
     finally:
         database.engine.dispose()
+
+
+def _check_storage(settings: Settings) -> None:
+    if problem := make_storage(settings).problem():
+        raise CannotStart(Exit.STORAGE, problem)
 
 
 def _free_address(settings: Settings) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from app.api.addresses import root_url
 from app.api.shapes import Json, timestamp
 from app.auth import current_user_or_nobody
 from app.context import current
-from app.readiness import database_problem
+from app.readiness import database_problem, storage_problem
 from app.runs import counts
 from app.states import State
 from app.submissions import known_offers
@@ -54,7 +54,7 @@ def healthz() -> Json:
 def readyz() -> tuple[Json, int]:
     """Runs can be accepted: 200. Whether a daemon lives to start them is said, but changes no status."""
     context = current()
-    if problem := database_problem(context.database):
+    if problem := database_problem(context.database) or storage_problem(context.storage):
         return {"msg": problem, "status_code": 503}, 503
     with context.database.reading() as session:
         daemons = fleet.living(session, context.now() - fleet.ALIVE_FOR)

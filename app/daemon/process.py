@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
-from app.artifacts import DirectoryStorage
+from app.artifacts import ArtifactStorage, make_storage
 from app.clock import utc_now
 from app.daemon.claimed_runs import Policy
 from app.daemon.notification_server import NotificationServer
@@ -40,6 +40,7 @@ class Exit(IntEnum):
     RUNNING_ALREADY = 4  # another daemon holds this DATA_DIR
     PORT_TAKEN = 5  # the notification port is in use
     KILLED = 6  # a second signal: steps were cut off, their leases run out by themselves
+    STORAGE = 7  # artifact storage cannot be used
 
 
 class CannotStart(Exception):
@@ -53,7 +54,7 @@ class CannotStart(Exception):
 def run(settings: Settings) -> Exit:
     """Serve until TERM or INT. Raises CannotStart. A second signal ends the process at once with Exit.KILLED."""
     with _only_one(settings.data_dir) as host:
-        daemon = _build(settings, _open_database(settings), host)
+        daemon = _build(settings, _open_database(settings), _open_storage(settings), host)
         listener = _listen(settings, daemon)
         stopping = _stop_on_signals()
         daemon.start()
@@ -67,7 +68,7 @@ def run(settings: Settings) -> Exit:
     return Exit.STOPPED
 
 
-def _build(settings: Settings, database: Database, host: str) -> WorkflowDaemon:
+def _build(settings: Settings, database: Database, storage: ArtifactStorage, host: str) -> WorkflowDaemon:
     now = utc_now()
     identity = Daemon(
         id=str(uuid.uuid4()), host=host, hostname=socket.gethostname(), version=VERSION, started_at=now, last_seen=now
@@ -82,7 +83,7 @@ def _build(settings: Settings, database: Database, host: str) -> WorkflowDaemon:
     return WorkflowDaemon(
         [make_provider(name, settings, host) for name in settings.providers],
         database,
-        DirectoryStorage(settings.artifacts_root),
+        storage,
         identity=identity,
         now=utc_now,
         lease_seconds=settings.lease_seconds,
@@ -137,6 +138,13 @@ def _open_database(settings: Settings) -> Database:
     except DBAPIError as error:
         raise CannotStart(Exit.DATABASE, f"The database cannot be reached: {error.orig}") from None
     return database
+
+
+def _open_storage(settings: Settings) -> ArtifactStorage:
+    storage = make_storage(settings)
+    if problem := storage.problem():
+        raise CannotStart(Exit.STORAGE, problem)
+    return storage
 
 
 def _listen(settings: Settings, daemon: WorkflowDaemon) -> NotificationServer:

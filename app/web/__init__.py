@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app.context import current
-from app.errors import Conflict, Forbidden, InvalidRequest, KeyReused, NotFound, TooLarge, WesError
+from app.errors import Conflict, Forbidden, InvalidRequest, KeyReused, NotFound, StorageUnavailable, TooLarge, WesError
 from app.states import TERMINAL
 from app.web import addresses, formatting
 from app.web.log_tail import TAIL_BYTES
@@ -66,7 +66,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_blueprint(pages)
     app.register_error_handler(WesError, _show_wes_error)
     app.register_error_handler(HTTPException, _show_http_error)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for away in (OperationalError, InterfaceError, PoolTimeout, StorageUnavailable):
         app.register_error_handler(away, _show_absence)
 
 
@@ -100,9 +100,11 @@ def _show_http_error(error: HTTPException) -> Response:
     return page
 
 
-def _show_absence(error: OperationalError | InterfaceError | PoolTimeout) -> Response:
+def _show_absence(error: OperationalError | InterfaceError | PoolTimeout | StorageUnavailable) -> Response:
     log.error("not available for a while", exc_info=error)
-    page = _show_problem(503, "The database is overloaded or away. Runs that are under way go on. Try again soon.")
+    page = _show_problem(
+        503, "The database or the storage is overloaded or away. Runs that are under way go on. Try again soon."
+    )
     page.headers["Retry-After"] = "5"
     return page
 
