@@ -45,7 +45,8 @@ FROM generate_series(1, :runs) AS n
 _SQLITE = """
 WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < :runs)
 SELECT 'run-' || n, 'run ' || n, CASE WHEN n <= :active THEN 'RUNNING' ELSE 'COMPLETE' END, 'local', 'CWL', 'v1.2',
-    'a.cwl', '{}', '{}', '{}', strftime('%Y-%m-%d %H:%M:%S.000000', :now, '-' || n || ' seconds'), 'fake', 'job-' || n, '{}', 1,
+    'a.cwl', '{}', '{}', '{}', strftime('%Y-%m-%d %H:%M:%S.000000', :now, '-' || n || ' seconds'), 'fake',
+    'job-' || n, '{}', 1,
     CASE WHEN n <= :active THEN strftime('%Y-%m-%d %H:%M:%S.000000', :now, '-1 seconds') END, 0, 0, 0, 0, 1
 FROM series
 """
