@@ -14,8 +14,9 @@ from app.runs import transitions
 from app.states import State, is_terminal
 
 LONGEST_WAIT_SECONDS = 60.0
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 1.0
+PAUSE_SHARE = 0.1
+"""A pause is a tenth of the time waited so far: what is late by that is not noticed, and looks stay few."""
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 LOG_WANTED_EVERY = timedelta(seconds=5)
 
 
@@ -30,11 +31,11 @@ class Waiters:
         """The state once it has changed or ended, or after `seconds`; at once where there is no room."""
         state = look()
         with self._seat() as seated:
-            left, pause = min(seconds, LONGEST_WAIT_SECONDS) if seated else 0.0, FIRST_PAUSE_SECONDS
-            seen = state
-            while left > 0 and state == seen and not is_terminal(state):
-                self._pause(min(pause, left))
-                left, pause = left - pause, min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+            seen, waited, longest = state, 0.0, min(seconds, LONGEST_WAIT_SECONDS) if seated else 0.0
+            while waited < longest and state == seen and not is_terminal(state):
+                pause = min(max(waited * PAUSE_SHARE, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS, longest - waited)
+                self._pause(pause)
+                waited += pause
                 state = look()
         return state
 

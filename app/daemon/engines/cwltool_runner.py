@@ -8,12 +8,16 @@ Executed by an engine environment's python; imports nothing of `app`, and the se
 
     <record>/events.jsonl          one event a line, appended whole: {"event": "started" | "ended", "task", "time", …}
     <record>/tasks/<task_id>/      stdout and stderr: what a step wrote and did not redirect itself
+
+A fork server (fork_server.py) calls `warm_up` once, and `run_warm` in a fork of its own for each run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import hashlib
 import importlib.util
 import json
 import os
@@ -31,13 +35,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import cwltool.process
 import psutil
 from cwl_utils import sandboxjs
 from cwltool.argparser import arg_parser
 from cwltool.command_line_tool import CommandLineTool, ExpressionJob, ExpressionTool
 from cwltool.context import LoadingContext
+from cwltool.load_tool import load_tool
 from cwltool.main import main
 from cwltool.process import shortname, uniquename
+from cwltool.update import INTERNAL_VERSION
 from cwltool.utils import processes_to_kill
 from cwltool.workflow import default_make_tool
 from schema_salad.exceptions import ValidationException
@@ -45,6 +52,15 @@ from schema_salad.fetcher import DefaultFetcher
 
 MAX_ARGV_CHARS = 64 * 1024
 CONTAINER_KILL_SECONDS = 3
+CWL_VERSIONS = ("v1.0", "v1.1", "v1.2")
+MAX_VERDICTS = 5000
+WARM_UP_TOOL = {
+    "class": "CommandLineTool",
+    "baseCommand": "true",
+    "inputs": {"word": {"type": "string", "default": "", "inputBinding": {"position": 1}}},
+    "outputs": {"said": "stdout"},
+    "stdout": "said.txt",
+}
 
 
 class Record:
@@ -227,10 +243,52 @@ def staged_documents(root: Path) -> Callable[[Any, Any], StagedDocuments]:
     return construct
 
 
+class Verdicts:
+    """What jshint said of expressions, in files that are named by the hash of what it was asked. Costs what it saves:
+    where the directory cannot be read or written, everything is asked again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def find(self, context: str, expression: str) -> str | None:
+        """jshint's answer, None where it is not known."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self._file(context, expression).read_text()
+        return None
+
+    def keep(self, context: str, expression: str, verdict: str) -> None:
+        """Keep an answer, if it is one."""
+        with contextlib.suppress(OSError, ValueError):
+            json.loads(verdict)
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            if len(list(self._directory.iterdir())) >= MAX_VERDICTS:
+                shutil.rmtree(self._directory, ignore_errors=True)
+                return
+            file = self._file(context, expression)
+            fresh = file.with_name(f"{file.name}.{os.getpid()}")
+            fresh.write_text(verdict)
+            fresh.replace(file)
+
+    def _file(self, context: str, expression: str) -> Path:
+        return self._directory / hashlib.sha256(f"{len(context)} {context}{expression}".encode()).hexdigest()
+
+
 class BundledNode(sandboxjs.NodeJSEngine):  # type: ignore[misc]
     """The environment's own node, without the two probing starts that cwl_utils makes for each process."""
 
     binary: str
+    verdicts: Verdicts
+
+    def exec_js_process(
+        self, js_text: str, timeout: float = 20, js_console: bool = False, context: str | None = None, **options: Any
+    ) -> tuple[int, str, str]:
+        """Only the check of an expression (jshint) has a context: a function of both, so each is checked once."""
+        if context is not None and (verdict := self.verdicts.find(context, js_text)) is not None:
+            return 0, verdict, ""
+        done: tuple[int, str, str] = super().exec_js_process(js_text, timeout, js_console, context, **options)
+        if context is not None and done[0] == 0:
+            self.verdicts.keep(context, js_text, done[1])
+        return done
 
     def new_js_proc(self, js_text: str, force_docker_pull: bool = False, container_engine: str = "docker") -> Any:
         pipe = subprocess.PIPE
@@ -245,6 +303,7 @@ def use_bundled_node() -> None:
     if wheel and wheel.origin:
         engine = BundledNode()
         engine.binary = str(Path(wheel.origin).with_name("bin") / "node")
+        engine.verdicts = Verdicts(Path(sys.prefix) / "jshint")
         sandboxjs.set_js_engine(engine)
 
 
@@ -290,21 +349,41 @@ def end_on_sigterm(record: Record, tmp: Path) -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def run(
-    argv: list[str],
-    *,
-    stdin: IO[str],
-    stdout: IO[str],
-    stderr: IO[str],
-    custom_schema_callback: Callable[[], None] | None = None,
-) -> int:
-    """Run one workflow; returns cwltool's exit code (0, 1, 33 = unsupported), or ends the process with 143 on SIGTERM.
+@functools.cache
+def parser() -> argparse.ArgumentParser:
+    """cwltool's own."""
+    made: argparse.ArgumentParser = arg_parser()
+    return made
 
-    `custom_schema_callback`: what cwltool calls instead of loading its schemas anew; a process that has them already
-    passes one that does nothing.
-    """
+
+@functools.cache
+def shown_version() -> str:
+    return f"cwltool {version('cwltool')}"
+
+
+def warm_up(scratch: str) -> None:
+    """Load all that is the same for every run, and read a document of each version for what is made on first use."""
+    parser()
+    shown_version()
+    for schema in (*CWL_VERSIONS, INTERNAL_VERSION):
+        cwltool.process.get_schema(schema)
+    for cwl_version in CWL_VERSIONS:
+        document = Path(scratch, f"{cwl_version}.cwl")
+        document.write_text(json.dumps(WARM_UP_TOOL | {"cwlVersion": cwl_version}))
+        loading = LoadingContext()
+        loading.fetcher_constructor = staged_documents(Path(scratch))
+        load_tool(str(document), loading)
+
+
+def run_warm(argv: list[str]) -> int:
+    """Run one workflow in a fork of a process that has warmed up."""
+    return run(argv, is_warm=True)
+
+
+def run(argv: list[str], *, is_warm: bool = False) -> int:
+    """Run one workflow; returns cwltool's exit code (0, 1, 33 = unsupported), or ends the process with 143 on TERM."""
     own = _own_arguments(argv)
-    args = arg_parser().parse_args(own.cwltool)
+    args = parser().parse_args(own.cwltool)
     record = Record(own.record)
     end_on_sigterm(record, Path(os.path.dirname(args.tmpdir_prefix)))  # noqa: PTH120 - Path would drop the last slash
     use_bundled_node()
@@ -314,14 +393,18 @@ def run(
     loading.fetcher_constructor = staged_documents(own.documents)
     code = main(
         args=args,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        versionfunc=lambda: f"cwltool {version('cwltool')}",
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        versionfunc=shown_version,
         loadingContext=loading,
-        custom_schema_callback=custom_schema_callback,
+        custom_schema_callback=_keep_schemas if is_warm and not args.enable_ext else None,
     )
     return int(code)
+
+
+def _keep_schemas() -> None:
+    """Instead of what cwltool does otherwise: forget all schemas and load them anew."""
 
 
 def _own_arguments(argv: list[str]) -> argparse.Namespace:
@@ -335,4 +418,4 @@ def _own_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr))
+    sys.exit(run(sys.argv[1:]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.daemon.providers.shim_launcher import ColdLauncher, ShimLauncher, keep_hint_target
 from app.errors import Rejected
 from config import Settings, SettingsError
 
@@ -33,7 +34,6 @@ def _local(settings: Settings, host: str) -> WorkflowProviderInterface:
     from app.daemon.engines.cwltool import CwltoolEngine
     from app.daemon.engines.fetcher import FetchPolicy
     from app.daemon.providers.local import LocalProvider
-    from app.daemon.providers.shim_launcher import ColdLauncher, keep_hint_target
 
     hint_file = settings.data_dir / "hint.json"
     listener = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
@@ -44,12 +44,26 @@ def _local(settings: Settings, host: str) -> WorkflowProviderInterface:
     return LocalProvider(
         settings.data_dir / "runs",
         engines,
-        ColdLauncher(sys.executable, hint_file),
+        _launcher(settings, hint_file),
         host,
         max_active=settings.local_max_concurrent_runs,
         cancel_grace_seconds=settings.local_cancel_grace_seconds,
         keep_seconds=settings.keep_run_dirs_seconds,
     )
+
+
+def _launcher(settings: Settings, hint_file: Path) -> ShimLauncher:
+    from app.daemon.engines.cwltool import RUNNER
+    from app.daemon.engines.environments import EngineEnvironments
+    from app.daemon.providers.warm_launcher import WarmLauncher
+
+    cold = ColdLauncher(sys.executable, hint_file)
+    if not settings.local_warm_start:
+        return cold
+    warm = WarmLauncher(cold, settings.data_dir / "warm", hint_file, RUNNER)
+    for environment in EngineEnvironments(settings.data_dir / "engines").installed("cwltool")[:1]:
+        warm.prepare(environment.python)
+    return warm
 
 
 def _fake(settings: Settings, host: str) -> WorkflowProviderInterface:

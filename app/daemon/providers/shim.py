@@ -27,7 +27,10 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
+
+    Execute = Callable[[list[str], dict[str, str]], NoReturn]
 
 LOCK, REQUEST, STARTED, CANCEL, EXIT = "lock", "request.json", "started.json", "cancel", "exit.json"
 
@@ -164,8 +167,16 @@ def send_signal(process: Process, signum: int) -> None:
 # The shim itself
 
 
-def run(root: str, hint_file: str, start_by: float) -> None:
-    """Run the engine of `root`, unless it ever started, was cancelled, or it is too late. Returns when all is over."""
+def execute_program(argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """Be the engine from now on. Raises OSError where it cannot be."""
+    os.execvpe(argv[0], argv, environment)  # noqa: S606
+
+
+def run(root: str, hint_file: str, start_by: float, execute: Execute = execute_program) -> None:
+    """Run the engine of `root`, unless it ever started, was cancelled, or it is too late. Returns when all is over.
+
+    `execute`: how the forked child becomes the engine; closes what it has not opened, as exec does.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     lock = take_lock(root, start_by)
     if lock is None:
@@ -174,7 +185,7 @@ def run(root: str, hint_file: str, start_by: float) -> None:
         request = read_record(root, REQUEST)
         if request is None or is_decided(root) or seconds_since_boot() > start_by:
             return
-        write_end(root, attend_engine(root, request) | {"end": time.time()})
+        write_end(root, attend_engine(root, request, execute) | {"end": time.time()})
     finally:
         os.close(lock)
     send_hint(os.path.basename(root), hint_file)
@@ -194,10 +205,10 @@ def is_decided(root: str) -> bool:
     return has(root, EXIT) or has(root, STARTED)
 
 
-def attend_engine(root: str, request: dict[str, Any]) -> dict[str, Any]:
+def attend_engine(root: str, request: dict[str, Any], execute: Execute) -> dict[str, Any]:
     """Start the engine and stay until it and all that it started are gone; returns what belongs in exit.json."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    engine, gate, complaint = fork_engine(root, request)
+    engine, gate, complaint = fork_engine(root, request, execute)
     start = time.time()
     facts = {pid: read_process(pid) for pid in (os.getpid(), engine)}
     shim_facts, engine_facts = ([pid, process.start if process else 0] for pid, process in facts.items())
@@ -221,7 +232,7 @@ def attend_engine(root: str, request: dict[str, Any]) -> dict[str, Any]:
     return {"reason": TERMINATED if was_told else EXITED, "exit_code": exit_code, "start": start}
 
 
-def fork_engine(root: str, request: dict[str, Any]) -> tuple[int, int, int]:
+def fork_engine(root: str, request: dict[str, Any], execute: Execute) -> tuple[int, int, int]:
     """The engine's pid, the gate that lets it begin, and a pipe that says why it could not."""
     may_go, gate = os.pipe()
     complaint, complain = os.pipe()
@@ -230,7 +241,7 @@ def fork_engine(root: str, request: dict[str, Any]) -> tuple[int, int, int]:
     if engine == 0:
         os.close(gate)
         try:
-            become_engine(root, request, shim, may_go)
+            become_engine(root, request, shim, may_go, execute)
         except BaseException as error:
             os.write(complain, str(error).encode()[:2000])
         finally:
@@ -240,7 +251,7 @@ def fork_engine(root: str, request: dict[str, Any]) -> tuple[int, int, int]:
     return engine, gate, complaint
 
 
-def become_engine(root: str, request: dict[str, Any], shim: int, may_go: int) -> NoReturn:
+def become_engine(root: str, request: dict[str, Any], shim: int, may_go: int, execute: Execute) -> NoReturn:
     """In the child: its own session, dies with the shim, nothing inherited; waits at the gate, then is the engine."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -253,7 +264,7 @@ def become_engine(root: str, request: dict[str, Any], shim: int, may_go: int) ->
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execvpe(request["argv"][0], request["argv"], request["environment"] | {MARK: root})  # noqa: S606
+    execute(request["argv"], request["environment"] | {MARK: root})
 
 
 def take_streams(root: str) -> None:
