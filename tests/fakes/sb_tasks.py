@@ -162,8 +162,10 @@ class Tasks:
         def stored(value: Any) -> Any:
             if isinstance(value, list):
                 return [stored(element) for element in value]
-            if not isinstance(value, dict) or value.get("class") not in FILE_CLASSES:
+            if not isinstance(value, dict):
                 return value
+            if value.get("class") not in FILE_CLASSES:
+                return {name: stored(element) for name, element in value.items()}
             made = self._kept(task, value, None)
             beside = {name: stored(value[name]) for name in ("secondaryFiles",) if name in value}
             size = {"size": len(made.content)} if made.type == "file" else {}

@@ -7,6 +7,7 @@ So its own retries, sleeping handlers and redirects, which would carry the token
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -84,6 +85,7 @@ class Downloads:
     """Reads what is behind the signed URLs of the platform, which need no token and must not be seen by anyone."""
 
     def __init__(self, endpoint: str, timeout_seconds: float) -> None:
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # below, it tells every address
         self._home = urlsplit(endpoint)[:2]
         self._timeout = timeout_seconds
         self._session = requests.Session()
