@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from app.daemon.engines.engine_interface import Launch, RunDir, WorkflowEngine
@@ -38,8 +39,9 @@ class ScriptEngine(WorkflowEngine):
     workflow_types: ClassVar[Mapping[str, tuple[str, ...]]] = {"PY": ("3",)}
     parameters: ClassVar[tuple[tuple[str, str, str], ...]] = (("shout", "string", ""),)
 
-    def __init__(self, python: str = sys.executable) -> None:
-        self._python = python
+    def __init__(self, python: str = sys.executable, runner: Path | None = None) -> None:
+        """`runner`: a program that runs the script, see script_runner; else python itself does."""
+        self._python, self._runner = python, runner
 
     def versions(self) -> list[str]:
         return ["3"]
@@ -53,8 +55,9 @@ class ScriptEngine(WorkflowEngine):
 
     def launch(self, run: Submission, run_dir: RunDir) -> Launch:
         places = [str(run_dir.root), run.workflow_params.get("ledger", os.devnull), run.workflow_params.get("fifo", "")]
+        program = [str(path) for path in (self._runner, run_dir.work / "script.py") if path]
         return Launch(
-            argv=(self._python, "-I", str(run_dir.work / "script.py"), *places),
+            argv=(self._python, "-I", *program, *places),
             environment={"PATH": "/usr/bin:/bin", "HOME": str(run_dir.tmp), "TMPDIR": str(run_dir.tmp)},
             shown_cmd=("python", "script.py"),
         )

@@ -16,6 +16,7 @@ from app.daemon.providers import shim
 from app.daemon.providers.local_life import Running, kill_by_force
 from app.states import State
 from tests.fakes.local_machine import Machine, NoLauncher, Ticks
+from tests.fakes.warm_machine import WarmMachine
 
 STUBBORN = """
 import os, signal, sys, time
@@ -29,11 +30,12 @@ time.sleep(9999)
 """
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path)
+@pytest.fixture(params=[Machine, WarmMachine], ids=["cold", "warm"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    machine = request.param(tmp_path)
     yield machine
     machine.close()
+    assert not isinstance(machine, WarmMachine) or machine.cold_starts == []
 
 
 def test_an_engine_that_obeys_ends_at_once(machine: Machine) -> None:

@@ -21,16 +21,18 @@ from app.states import State
 from tests.fakes import local_daemon
 from tests.fakes.dying_shim import POINTS
 from tests.fakes.local_machine import DyingLauncher, Machine, NoLauncher, Ticks
+from tests.fakes.warm_machine import WarmMachine
 
 UNSTARTED = ["shim.before_lock", "shim.locked", "shim.forked"]
 LOST = ["shim.started", "shim.running", "shim.engine_ended", "shim.before_exit"]
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path)
+@pytest.fixture(params=[Machine, WarmMachine], ids=["cold", "warm"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    machine = request.param(tmp_path)
     yield machine
     machine.close()
+    assert not isinstance(machine, WarmMachine) or machine.cold_starts == []
 
 
 class InTurn:

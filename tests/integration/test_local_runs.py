@@ -24,13 +24,15 @@ from app.errors import NotAccepted, Rejected
 from app.states import State
 from tests.fakes.engine import Bytes, ScriptEngine
 from tests.fakes.local_machine import SECRET, Machine, NoLauncher, Ticks
+from tests.fakes.warm_machine import WarmMachine
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path)
+@pytest.fixture(params=[Machine, WarmMachine], ids=["cold", "warm"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    machine = request.param(tmp_path)
     yield machine
     machine.close()
+    assert not isinstance(machine, WarmMachine) or machine.cold_starts == []
 
 
 def run_to_end(machine: Machine, script: str, **changes: Any) -> Status:

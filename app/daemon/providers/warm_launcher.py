@@ -99,16 +99,21 @@ class Server:
         self._lock = threading.Lock()
         self._starts, self._not_before = 0, 0.0  # since it last answered; no other start before
 
-    def ask(self, request: Mapping[str, Any]) -> None:
-        """It has done what `request` says. Raises NoServer or OSError."""
+    def ask(self, request: Mapping[str, Any]) -> int:
+        """Do what `request` says; returns the shim's pid, or the server's where no run was named.
+
+        Raises NoServer or OSError.
+        """
         identity = fork_server.identity(self._python, self._programs)
         with self._connected() as connection:
             connection.send(json.dumps({"identity": identity, **request}).encode())
             answer = self._receive(connection)
-        if not answer.keys() & {"shim", "ready"}:
+        pid = answer.get("shim") or answer.get("ready")
+        if pid is None:
             raise NoServer(f"the fork server answered {answer or 'nothing'}")
         with self._lock:
             self._starts, self._not_before = 0, 0.0
+        return int(pid)
 
     def bring_back(self) -> None:
         """Start one, unless that was done a moment ago. It takes seconds to be ready; nobody waits for it."""
