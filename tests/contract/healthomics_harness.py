@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from app.daemon.engines.fetcher import FetchPolicy
 from app.daemon.providers.healthomics import HealthOmicsProvider, HealthOmicsSettings
 from app.daemon.providers.healthomics_aws import AwsAccess
 from app.daemon.providers.healthomics_status import run_id_of
@@ -40,6 +41,7 @@ class HealthOmicsHarness(CloudHarness):
     output_text = "ACGT\n"
     kept_outputs = 0
     early_word = "PENDING"
+    exports: ClassVar[bool] = True  # do runs write outputs and logs? It takes most of the time of many runs
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -49,7 +51,8 @@ class HealthOmicsHarness(CloudHarness):
 
     def __enter__(self) -> Harness:
         self.stores.__enter__()
-        self.service = HealthOmics(frozen=True, s3_endpoint=self.stores.url, logs_endpoint=self.stores.url)
+        stores = self.stores.url if self.exports else None
+        self.service = HealthOmics(frozen=True, s3_endpoint=stores, logs_endpoint=stores)
         self.fake = InThread(self.service).__enter__()
         return super().__enter__()
 
@@ -65,11 +68,14 @@ class HealthOmicsHarness(CloudHarness):
     def url(self) -> str:
         return self.fake.url
 
-    def provider_at(self, url: str, timeout_seconds: float = 10.0, **settings: Any) -> HealthOmicsProvider:
+    def provider_at(
+        self, url: str, timeout_seconds: float = 10.0, policy: FetchPolicy | None = None, **settings: Any
+    ) -> HealthOmicsProvider:
         settings = {"output_uri": f"s3://{BUCKET}", "starts_per_second": 1000, "reads_per_second": 1000} | settings
         return HealthOmicsProvider(
             AwsAccess("us-east-1", "fake", "fake", "", url, self.stores.url, timeout_seconds),
             HealthOmicsSettings(ROLE, **settings),
+            policy,
             now=self.now,
             monotonic=lambda: self.now().timestamp() + self._healed,
         )
