@@ -325,7 +325,12 @@ def test_a_run_of_somebody_else_with_the_same_name_is_not_ours(harness: HealthOm
     run = harness.submission()
     tags = {"WESRunId": "another"}
     harness.omics().start_run(
-        name=run.submit_key, workflowId=PRIVATE, roleArn=ROLE, outputUri="s3://bucket/x", storageType="DYNAMIC", tags=tags
+        name=run.submit_key,
+        workflowId=PRIVATE,
+        roleArn=ROLE,
+        outputUri="s3://bucket/x",
+        storageType="DYNAMIC",
+        tags=tags,
     )
     harness.pass_time(harness.patience)
     assert harness.provider.find_workflow(run) == Absent()
