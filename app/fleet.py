@@ -46,6 +46,8 @@ def known(session: Session) -> Sequence[Daemon]:
     return session.scalars(select(Daemon).order_by(Daemon.started_at)).all()
 
 
-def lost_hosts(session: Session, before: datetime) -> list[str]:
-    """Hosts on which no daemon has been seen since then."""
-    return list(session.scalars(select(Daemon.host).group_by(Daemon.host).having(func.max(Daemon.last_seen) < before)))
+def silent_hosts(session: Session, before: datetime) -> dict[str, datetime]:
+    """Hosts on which no daemon has been seen since then, and when one was last."""
+    last = func.max(Daemon.last_seen)
+    found = session.execute(select(Daemon.host, last).group_by(Daemon.host).having(last < before))
+    return dict(found.tuples().all())

@@ -67,6 +67,8 @@ class Submitter:
 
     def settle(self, run: WorkflowRun) -> None:
         """A run past QUEUED without a provider id: look whether a submit arrived before doing anything else."""
+        if run.submit_sent_at is not None and run.submit_sent_at > self._runs.now():  # by a clock that was wrong
+            self._runs.keep(run, submit_sent_at=self._runs.now())
         submission = self._submission(run)
         match self._provider.find_workflow(submission):
             case Found(accepted):

@@ -62,6 +62,7 @@ class WorkflowDaemon:
             )
             for provider in providers
         ]
+        self._silent_hosts: dict[str, datetime] = {}  # and their last sign of life, as of the last look
         self._beat_seconds = min(lease_seconds / 3, 10.0)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=loop.run, name=f"{loop.provider.name}-loop") for loop in self.loops]
@@ -108,6 +109,8 @@ class WorkflowDaemon:
 
     def keep_house(self) -> None:
         """What has to be done now and then, by any daemon."""
+        if brought := self._database.transact(lambda session: claims.bring_back(session, self._now())):
+            log.warning("runs were put off by a clock that was wrong", extra={"runs": brought})
         self.end_lost_hosts()
         while self._database.transact(counts.fold) and not self._stopping.is_set():
             pass
@@ -116,8 +119,7 @@ class WorkflowDaemon:
         """End the runs of hosts on which no daemon has lived for long."""
         now = self._now()
         token = f"{self._identity.id}:lost"
-        with self._database.reading() as session:
-            hosts = fleet.lost_hosts(session, now - self._host_lost_after)
+        hosts = self._lost_hosts(now)
         if not hosts:
             return
         runs = self._database.transact(lambda session: claims.claim_lost(session, token, hosts, now, self._holds.lease))
@@ -127,6 +129,15 @@ class WorkflowDaemon:
             self._database.transact(
                 lambda session, run=run, end=end: transitions.finish(session, run, end, now, by="daemon")  # type: ignore[misc]
             )
+
+    def _lost_hosts(self, now: datetime) -> list[str]:
+        """Hosts that are silent for long and have not stirred since the last look: after a sleep of this machine, or
+        where this clock is wrong, hosts that live seem silent too."""
+        with self._database.reading() as session:
+            silent = fleet.silent_hosts(session, now - self._host_lost_after)
+        lost = [host for host, seen in silent.items() if self._silent_hosts.get(host) == seen]
+        self._silent_hosts = silent
+        return lost
 
     def sweep(self) -> None:
         """Remove files that no row names, here and at the providers."""

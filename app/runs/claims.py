@@ -19,6 +19,9 @@ from app.states import TERMINAL
 SUSPECT_AFTER = 3
 """Claims in a row that were never released, after which a run is only claimed alone."""
 
+LONGEST_WAIT = timedelta(days=1)
+"""Nothing puts a run off for longer: one that is due later was put off by a clock that was wrong."""
+
 _UNSYNCED = {"synchronize_session": False}
 _LEFT_OUT = tuple(
     defer(column, raiseload=True)
@@ -162,6 +165,15 @@ def release_dead(session: Session, daemon_ids: Iterable[str], now: datetime) -> 
         freeing = update(WorkflowRun).where(living, theirs).values(claim=None, due_at=now)
         freed += session.execute(freeing, execution_options=_UNSYNCED).rowcount  # type: ignore[attr-defined]
     return freed
+
+
+def bring_back(session: Session, now: datetime) -> int:
+    """Make due what a clock that was wrong put off until further than LONGEST_WAIT; returns how many runs."""
+    brought = 0
+    for living in (IS_KNOWN, IS_QUEUED):  # each has its index
+        bringing = update(WorkflowRun).where(living, WorkflowRun.due_at > now + LONGEST_WAIT).values(due_at=now)
+        brought += session.execute(bringing, execution_options=_UNSYNCED).rowcount  # type: ignore[attr-defined]
+    return brought
 
 
 def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:

@@ -301,6 +301,19 @@ def test_no_dead_daemon_frees_nothing(database: Database, clock: Clock) -> None:
     assert row(database, run.run_id).claim == run.claim
 
 
+def test_what_a_wrong_clock_put_off_for_days_is_due_again(database: Database, clock: Clock) -> None:
+    known, held = (bring_to(database, State.RUNNING, clock()) for _ in range(2))
+    queued, later = (accept(database, clock()) for _ in range(2))
+    for run_id in (known.run_id, held.run_id, queued):
+        change(database, run_id, due_at=clock() + timedelta(days=5))
+    release(database, known, clock(), 5 * 86_400)
+    change(database, later, due_at=clock() + claims.LONGEST_WAIT)
+    assert database.transact(lambda session: claims.bring_back(session, clock())) == 3
+    assert [row(database, run_id).due_at for run_id in (known.run_id, held.run_id, queued)] == [clock()] * 3
+    assert row(database, later).due_at == clock() + claims.LONGEST_WAIT
+    assert row(database, held.run_id).claim == held.claim
+
+
 def test_runs_of_a_lost_host(database: Database, clock: Clock) -> None:
     lost, living, queued = (
         bring_to(database, state, clock()) for state in (State.RUNNING, State.RUNNING, State.QUEUED)

@@ -251,6 +251,20 @@ def test_absent_is_believed_only_after_timeout_and_grace(world: World) -> None:
     assert world.platform.starts == [f"wes-{run_id}"]
 
 
+def test_a_submit_that_a_wrong_clock_sent_in_the_future_is_settled_as_soon_as_any(world: World) -> None:
+    run_id = world.submit()
+    world.platform.fail("submit", OutcomeUnknown("timed out"))
+    world.tick()
+    world.clock.advance(days=-5)
+    world.database.transact(lambda session: claims.bring_back(session, world.clock()))
+    went_back = world.clock()
+    while world.platform.calls.count("submit") < 2 and world.clock() - went_back < timedelta(hours=1):
+        world.clock.advance(seconds=5)
+        world.tick()
+    assert timedelta(seconds=90) <= world.clock() - went_back < timedelta(minutes=10)
+    assert world.platform.starts == [f"wes-{run_id}"]
+
+
 @pytest.mark.parametrize("drafts", [False, True])
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_daemon_killed_while_submitting_loses_and_doubles_nothing(world: World, drafts: bool, where: str) -> None:
@@ -724,13 +738,31 @@ def test_runs_of_a_host_that_is_gone_for_good_end(world: World, daemon: Workflow
     world.clock.advance(seconds=120)
     daemon.beat()
     daemon.end_lost_hosts()
+    daemon.end_lost_hosts()
     assert world.run(run_id).state == State.SYSTEM_ERROR
     assert world.notes(run_id)[-1].startswith("host_lost")
 
 
-def _move_to_lost_host(session: Any, run_id: str) -> None:
+def test_a_clock_that_jumps_loses_no_host_that_lives(world: World, daemon: WorkflowDaemon) -> None:
+    run_id = world.submit(provider_type="elsewhere")
+    world.database.transact(lambda session: _move_to_lost_host(session, run_id, "host-1"))
+    for _ in range(3):
+        world.clock.advance(days=5)
+        daemon.end_lost_hosts()
+        daemon.beat()
+    assert world.run(run_id).state == State.RUNNING
+
+
+def test_what_a_wrong_clock_put_off_is_brought_back(world: World, daemon: WorkflowDaemon) -> None:
+    run_id = world.submit(provider_type="elsewhere")
+    world.clock.advance(days=-5)
+    daemon.keep_house()
+    assert world.run(run_id).due_at == world.clock()
+
+
+def _move_to_lost_host(session: Any, run_id: str, host: str = "gone") -> None:
     run = session.get(WorkflowRun, run_id)
-    run.host, run.state = "gone", State.RUNNING
+    run.host, run.state = host, State.RUNNING
 
 
 def test_what_is_offered_and_what_is_wrong_is_in_the_database(world: World, daemon: WorkflowDaemon) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from app import fleet
@@ -29,9 +29,9 @@ def living(database: Database, clock: Clock, seconds: float = 60) -> list[str]:
         return [found.id for found in fleet.living(session, clock() - timedelta(seconds=seconds))]
 
 
-def lost_hosts(database: Database, clock: Clock, seconds: float) -> list[str]:
+def silent_hosts(database: Database, clock: Clock, seconds: float) -> dict[str, datetime]:
     with database.reading() as session:
-        return fleet.lost_hosts(session, clock() - timedelta(seconds=seconds))
+        return fleet.silent_hosts(session, clock() - timedelta(seconds=seconds))
 
 
 def test_life_of_a_daemon(database: Database, clock: Clock) -> None:
@@ -89,13 +89,14 @@ def test_longest_running_first(database: Database, clock: Clock) -> None:
     assert living(database, clock) == ["b", "a", "c"]
 
 
-def test_lost_hosts(database: Database, clock: Clock) -> None:
+def test_silent_hosts(database: Database, clock: Clock) -> None:
+    then = clock()
     sign_on(database, daemon(clock, "one", "gone"))
     sign_on(database, daemon(clock, "two", "stopped"))
     database.transact(lambda session: fleet.sign_off(session, "two", clock()))
     clock.advance(hours=2)
     sign_on(database, daemon(clock, "three", "here"))
-    assert sorted(lost_hosts(database, clock, 3600)) == ["gone", "stopped"]
-    assert lost_hosts(database, clock, 7200) == []
+    assert silent_hosts(database, clock, 3600) == {"gone": then, "stopped": then}
+    assert silent_hosts(database, clock, 7200) == {}
     sign_on(database, daemon(clock, "four", "gone"))
-    assert lost_hosts(database, clock, 3600) == ["stopped"]
+    assert silent_hosts(database, clock, 3600) == {"stopped": then}
