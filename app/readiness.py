@@ -6,8 +6,9 @@ import logging
 from functools import cache
 from pathlib import Path
 
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.artifacts import ArtifactStorage
@@ -42,9 +43,7 @@ def storage_problem(storage: ArtifactStorage) -> str | None:
 
 def _present(engine: Engine) -> frozenset[str]:
     with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return frozenset()
-        return frozenset(connection.scalars(text("SELECT version_num FROM alembic_version")))
+        return frozenset(MigrationContext.configure(connection).get_current_heads())
 
 
 @cache
