@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -527,6 +528,19 @@ def test_outputs_that_cannot_be_had(seven: Seven, fault: dict[str, Any], error: 
     assert seven.provider.get_outputs(provider_id, seven.output_sink(run))["answer"] == 42
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class Cut(BaseHTTPRequestHandler):
     """Half of what was promised."""
 
@@ -542,16 +556,11 @@ class Cut(BaseHTTPRequestHandler):
 
 def test_a_download_that_breaks_off_keeps_nothing(seven: Seven) -> None:
     run, _ = seven.ended()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        downloads = sevenbridges_http.Downloads(f"http://127.0.0.1:{server.server_port}", 10)
+    with serving(Cut) as url:
         sink = seven.output_sink(run)
         with pytest.raises(OutcomeUnknown, match="broke off"):
-            with downloads.open(f"http://127.0.0.1:{server.server_port}/x", 10) as source:
+            with sevenbridges_http.Downloads(url, 10).open(f"{url}/x", 10) as source:
                 sink.put_stream("x", source)
-        server.shutdown()
-        thread.join()
     assert kept(seven, run.run_id) == {}
 
 
@@ -719,6 +728,7 @@ class Elsewhere(BaseHTTPRequestHandler):
     seen: list[dict[str, str]]
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))  # else the connection is reset
         type(self).seen.append(dict(self.headers))
         self.send_response(302)
         self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
@@ -734,15 +744,11 @@ class Elsewhere(BaseHTTPRequestHandler):
 def test_a_redirect_does_not_get_the_token(seven: Seven) -> None:
     run = seven.submission()
     Elsewhere.seen = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        provider = seven.provider_at(f"http://127.0.0.1:{server.server_port}")
+    with serving(Elsewhere) as url:
+        provider = seven.provider_at(url)
         for verb in (lambda: provider.submit_workflow(run), lambda: provider.find_workflow(run)):
             with pytest.raises(OutcomeUnknown, match="302"):
                 verb()
-        server.shutdown()
-        thread.join()
     assert len(Elsewhere.seen) == 2
 
 
