@@ -46,8 +46,13 @@ def known(session: Session) -> Sequence[Daemon]:
     return session.scalars(select(Daemon).order_by(Daemon.started_at)).all()
 
 
+def offered(session: Session, now: datetime) -> list[Mapping[str, Any]]:
+    """What living daemons wrote down of themselves; where none lives, what was written last."""
+    return [daemon.offers for daemon in living(session, now - ALIVE_FOR) or known(session)]
+
+
 def silent_hosts(session: Session, before: datetime) -> dict[str, datetime]:
     """Hosts on which no daemon has been seen since then, and when one was last."""
     last = func.max(Daemon.last_seen)
     found = session.execute(select(Daemon.host, last).group_by(Daemon.host).having(last < before))
-    return dict(found.tuples().all())
+    return dict(found.all())
