@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOGS_WANTED_FOR = timedelta(seconds=60)
 CANCEL_AGAIN_SECONDS = 5.0
+CANCELED_UNSEEN_SECONDS = 60.0
+"""How long a run that is to end may be unknown to its provider until that is its end."""
 
 
 class Follower:
@@ -82,7 +85,12 @@ class Follower:
         now = self._runs.now()
         since = run.missing_since or now
         looks = run.failures + 1
-        if looks >= self._runs.policy.lost_looks and (now - since).total_seconds() >= self._runs.policy.lost_seconds:
+        patience = self._runs.policy.lost_seconds
+        if run.state == State.CANCELING:  # a draft, say, that the cancel deleted
+            with suppress(Rejected):
+                self._provider.cancel_workflow(_id(run))
+            patience = min(patience, CANCELED_UNSEEN_SECONDS)
+        if looks >= self._runs.policy.lost_looks and (now - since).total_seconds() >= patience:
             words = f"The provider has not known {run.provider_id} since {since:%Y-%m-%d %H:%M:%S} UTC."
             lost = End(State.SYSTEM_ERROR, words, "provider_lost_run")
             self._runs.finish(run, End(State.CANCELED, words) if run.state == State.CANCELING else lost)

@@ -195,7 +195,7 @@ class ProviderLoop:
             return
         self.breaker.failed(str(error), retry_after)
         log.warning("no statuses", extra={"provider": self.provider.name, "error": str(error), "runs": len(runs)})
-        delay = backoff_seconds(max(run.failures for run in runs) + 2, retry_after)
+        delay = backoff_seconds(2, retry_after)  # the breaker waits for longer, where it goes on
         self._postpone(runs, delay, waiting_for=f"{self.provider.name} does not answer: {error}")
 
     def _postpone(

@@ -13,6 +13,7 @@ import pytest
 
 from app.artifacts import DirectoryStorage, StoredFile
 from app.daemon.claimed_runs import Policy
+from app.daemon.following import CANCELED_UNSEEN_SECONDS
 from app.daemon.holds import Holds
 from app.daemon.patience import OPENS_AFTER
 from app.daemon.provider_loop import ProviderLoop
@@ -454,6 +455,30 @@ def test_a_run_that_the_provider_has_lost_ends_after_looks_and_time(world: World
     assert world.platform.calls.count("status") >= POLICY.lost_looks
     assert world.notes(run_id)[-1].startswith("provider_lost_run")
     assert run.error_message is not None
+
+
+def test_a_run_that_is_cancelled_and_gone_is_not_waited_for_as_one_that_is_lost(world: World) -> None:
+    run_id = world.running()
+    world.cancel(run_id)
+    world.platform.hidden.add("job-1")
+    began = world.clock()
+    world.tick_until(run_id, State.CANCELED)
+    assert CANCELED_UNSEEN_SECONDS <= (world.clock() - began).total_seconds() < POLICY.lost_seconds
+    assert world.platform.jobs["job-1"].cancels >= POLICY.lost_looks
+
+
+def test_a_run_that_is_lost_does_not_slow_the_others_down(world: World) -> None:
+    world.restart(policy=Policy(lost_looks=1000))
+    well, lost = world.running(), world.running()
+    world.platform.hidden.add(str(world.run(lost).provider_id))
+    while world.run(lost).failures < 12:
+        world.clock.advance(seconds=300)
+        world.tick()
+    world.platform.fail("statuses", OutcomeUnknown("503"))
+    world.clock.advance(seconds=300)
+    world.tick()
+    due = world.run(well).due_at
+    assert due is not None and due - world.clock() <= timedelta(seconds=4)
 
 
 def test_a_run_that_shows_up_again_was_not_lost(world: World) -> None:
