@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     default_wes_provider: str = Field(
         "local", validation_alias=AliasChoices("DEFAULT_WES_PROVIDER", "WORKFLOW_EXECUTOR")
     )
-    providers: Words = ("local",)
+    providers: Words = ("local", "dag")
     file_roots: Words = ()
     fetch_private_hosts: Words = ()
 
@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     host_lost_after: float = Field(86400, ge=1)
     max_log_bytes: int = Field(1024**3, ge=1024)
     keep_run_dirs_seconds: float = Field(86400, ge=0)
+
+    # Pipelines
+    dag_max_parallel_steps: int = Field(2, ge=1, le=1000)
 
     # Local engines
     local_max_concurrent_runs: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)

@@ -12,6 +12,8 @@ from app.errors import InvalidRequest
 
 PROVIDER_SCHEMES = {"healthomics": "healthomics", "sevenbridges": "sevenbridges", "bvbrc": "bvbrc"}
 """Scheme of a workflow_url -> the provider that it means."""
+INLINE = "inline:"
+"""The workflow_url of a pipeline whose document is in workflow_params."""
 FETCHED_SCHEMES = frozenset({"http", "https", "s3", "trs"})
 HEALTHOMICS_ID = re.compile(r"\d+|wf-[\w-]+", re.ASCII)
 _SEVENBRIDGES_PREFIX = "sevenbridges:"

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.attachment_names import attachment_of
 from app.errors import InvalidRequest
-from app.locations import HEALTHOMICS_ID, check_location, provider_of, sevenbridges_app, type_of
+from app.locations import HEALTHOMICS_ID, INLINE, check_location, provider_of, sevenbridges_app, type_of
 from app.run_requests import RunRequest
 
 TYPE_ALIASES = {
@@ -92,13 +92,14 @@ def route(request: RunRequest, offers: Offers, rules: Rules) -> Route:
     workflow_type = _type(request, offers)
     provider = _provider(request, workflow_type, offers, rules)
     offer = offers.get(provider, ProviderOffer())
-    check_location(
-        request.workflow_url,
-        request.attachments,
-        rules.file_roots,
-        offer.capabilities.get("filesystem_protocols") or (),
-        takes_ids=_takes_ids(request, provider),
-    )
+    if provider != "dag" or request.workflow_url != INLINE:
+        check_location(
+            request.workflow_url,
+            request.attachments,
+            rules.file_roots,
+            offer.capabilities.get("filesystem_protocols") or (),
+            takes_ids=_takes_ids(request, provider),
+        )
     if not offer.engines:
         return _route_unseen(request, provider, workflow_type, offer)
     fitting = _engines_of_type(offer, provider, workflow_type, offers)

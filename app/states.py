@@ -7,6 +7,7 @@
                               |              |          |
                               +--- user/parent: CANCELING ---> any terminal state (the truth wins)
 
+A step of a pipeline may end in QUEUED: COMPLETE where an earlier run did it, SYSTEM_ERROR where nothing would run it.
 Past QUEUED every state may reach every terminal one, since a fast or reordered report must not leave a run stuck.
 """
 
@@ -47,7 +48,8 @@ _DAEMON = frozenset({Actor.DAEMON})
 
 MOVES: dict[tuple[State, State], frozenset[Actor]] = {
     (State.QUEUED, State.INITIALIZING): _DAEMON,
-    (State.QUEUED, State.SYSTEM_ERROR): _DAEMON,
+    (State.QUEUED, State.SYSTEM_ERROR): _DAEMON | {Actor.PARENT},  # a step that cannot be run here
+    (State.QUEUED, State.COMPLETE): frozenset({Actor.PARENT}),  # a step that an earlier run did
     (State.QUEUED, State.CANCELED): _OUTSIDERS,
     (State.INITIALIZING, State.QUEUED): _DAEMON,
     (State.INITIALIZING, State.RUNNING): _DAEMON,

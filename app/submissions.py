@@ -20,12 +20,14 @@ from app import fleet
 from app.artifacts import Upload
 from app.attachment_names import check_name, check_together
 from app.context import Context
-from app.errors import InvalidRequest, TooLarge
+from app.errors import Conflict, InvalidRequest, TooLarge
 from app.models import WorkflowRun
+from app.pipeline_documents import Read, check_steps, max_parallel, read_source
 from app.routing import Offers, Route, Rules, read_offers, route
 from app.run_requests import FIELDS, MAX_KEY_BYTES, RunRequest, read_fields
 from app.runs import acceptance, listing
 from app.runs.acceptance import NewAttachment, NewRun
+from app.states import is_terminal
 from app.strict import check_text, load_json
 from config import Settings
 
@@ -58,8 +60,7 @@ def read_submission(http: Request, settings: Settings) -> Submission:
 def known_offers(context: Context) -> Offers:
     """What living daemons offer; where none lives, what was offered last."""
     with context.database.reading() as session:
-        daemons = fleet.living(session, context.now() - fleet.ALIVE_FOR) or fleet.known(session)
-        return read_offers(daemon.offers for daemon in daemons)
+        return read_offers(fleet.offered(session, context.now()))
 
 
 def route_request(context: Context, request: RunRequest) -> Route:
@@ -74,6 +75,8 @@ def submit(context: Context, owner: str, submission: Submission) -> str:
     Raises InvalidRequest, KeyReused, and the database's errors where the outcome stays unknown.
     """
     chosen = route_request(context, submission.request)
+    if chosen.provider == "dag":
+        check_pipeline(context, submission.request, reader(submission))
     kept = [upload.keep() for upload in submission.uploads]
     names = submission.request.attachments
     files = tuple(NewAttachment(name, *file) for name, file in zip(names, kept, strict=True))
@@ -81,18 +84,54 @@ def submit(context: Context, owner: str, submission: Submission) -> str:
     return _accept(context, new)
 
 
-def resubmit(context: Context, owner: str, run_id: str, idempotency_key: str | None = None) -> str:
-    """The same request as a new run. Raises NotFound and what `submit` raises."""
+def resubmit(
+    context: Context, owner: str, run_id: str, idempotency_key: str | None = None, *, from_failed: bool = False
+) -> str:
+    """The same request as a new run; `from_failed`: a pipeline's steps that succeeded are not done again.
+
+    Raises NotFound, Conflict and what `submit` raises.
+    """
     with context.database.reading() as session:
         run = listing.get_run(session, run_id, owner)
         files = tuple(
             NewAttachment(file.path, file.sha256, file.size) for file in listing.get_attachments(session, run_id)
         )
+    if from_failed:
+        _check_resumable(run)
     request = request_of(run, tuple(file.path for file in files))
     for file in files:
         context.storage.renew_blob(file.sha256)
     new = _new_run(owner, request, route_request(context, request), files, idempotency_key)
-    return _accept(context, replace(new, note=f"accepted as a re-run of {run_id}"))
+    words = f"accepted as a re-run of {run_id}" + (", from what failed" if from_failed else "")
+    return _accept(context, replace(new, note=words, reused_from=run_id if from_failed else None))
+
+
+def check_pipeline(context: Context, request: RunRequest, read: Read) -> None:
+    """Raises InvalidRequest with everything that is wrong with a pipeline and with its steps; one behind a URL is
+    checked by the daemon, which fetches it."""
+    source = read_source(request, read)
+    if source is not None:
+        max_parallel(request.workflow_engine_parameters, source.pipeline, 1)
+        rules = Rules(context.settings.default_wes_provider, context.settings.file_roots)
+        check_steps(source, request.attachments, known_offers(context), rules)
+
+
+def reader(submission: Submission) -> Read:
+    """How a pipeline reads the attachments of a request that is not accepted yet."""
+    uploads = dict(zip(submission.request.attachments, submission.uploads, strict=True))
+
+    def read(name: str, most: int) -> bytes:
+        uploads[name].seek(0)
+        return uploads[name].read(most + 1)
+
+    return read
+
+
+def _check_resumable(run: WorkflowRun) -> None:
+    if run.provider_type != "dag":
+        raise InvalidRequest("Only a pipeline can be run again from what failed.")
+    if not is_terminal(run.state):
+        raise Conflict(f"Run {run.run_id} is {run.state}. Wait for its end, or cancel it.")
 
 
 def request_of(run: WorkflowRun, attachments: tuple[str, ...] = ()) -> RunRequest:

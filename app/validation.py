@@ -10,7 +10,7 @@ from app.cwl_documents import MAX_BYTES, cwl_problems
 from app.errors import InvalidRequest
 from app.locations import type_of
 from app.run_requests import RunRequest
-from app.submissions import Submission, read_submission, route_request
+from app.submissions import Submission, check_pipeline, read_submission, reader, route_request
 
 
 def check_request(context: Context, http: Request) -> list[str]:
@@ -18,6 +18,8 @@ def check_request(context: Context, http: Request) -> list[str]:
     try:
         submission = read_submission(http, context.settings)
         workflow_type = route_request(context, submission.request).workflow_type
+        if workflow_type == "DAG":
+            check_pipeline(context, submission.request, reader(submission))
     except InvalidRequest as error:
         return [str(error)]
     return _document_problems(submission, workflow_type)
@@ -30,7 +32,7 @@ def _document_problems(submission: Submission, workflow_type: str) -> list[str]:
     if told and told != workflow_type:
         problems.append(f"workflow_type is {workflow_type}, but workflow_url looks like {told}.")
     name = attachment_of(request.workflow_url, request.attachments)
-    if name is None:
+    if name is None or workflow_type == "DAG":
         return problems
     upload = submission.uploads[request.attachments.index(name)]
     upload.seek(0)

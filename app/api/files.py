@@ -12,7 +12,7 @@ from app.artifacts import StoredFile
 from app.auth import current_user
 from app.context import current
 from app.errors import NotFound
-from app.runs import listing
+from app.runs import listing, pipelines
 from app.serving import send_download, send_log
 from app.states import ACTIVE
 from app.watching import want_log
@@ -37,7 +37,8 @@ class RunLogText(Resource):
 class TaskLogText(Resource):
     def get(self, run_id: str, task_id: str, stream: str) -> Response:
         """Read a task's standard output or error"""
-        _watch(run_id, task_id)
+        if _watch(run_id, task_id):
+            return send_log(current().storage.log(task_id, stream))
         return send_log(current().storage.log(run_id, f"tasks/{task_id}/{stream}"))
 
 
@@ -78,12 +79,18 @@ def _check_owner(run_id: str) -> None:
         listing.get_state(session, run_id, current_user())
 
 
-def _watch(run_id: str, task_id: str | None = None) -> None:
-    """The run is the caller's; while it is active, its daemon is asked to bring the logs up to date."""
-    context = current()
+def _watch(run_id: str, task_id: str | None = None) -> bool:
+    """The run is the caller's; while it is active, its daemon is asked to bring the logs up to date.
+
+    True where the task is the run of a pipeline's step, which has its own logs.
+    """
+    context, is_step = current(), False
     with context.database.reading() as session:
         state = listing.get_state(session, run_id, current_user())
         if task_id is not None:
             listing.get_task(session, run_id, task_id)
+            if is_step := pipelines.task_of(session, run_id, task_id) is not None:
+                state = listing.get_state(session, task_id, current_user())
     if state in ACTIVE:
-        want_log(context.database, context.hinter, run_id, context.now())
+        want_log(context.database, context.hinter, task_id if task_id and is_step else run_id, context.now())
+    return is_step

@@ -15,6 +15,7 @@ from app.api.shapes import Json, run_event, run_log, run_summary
 from app.auth import current_user
 from app.context import current
 from app.database import Database
+from app.errors import InvalidRequest
 from app.runs import deletion, listing, transitions
 from app.runs.listing import Cursor, RunFilter
 from app.states import State, is_terminal
@@ -127,10 +128,14 @@ class Cancellation(Resource):
 @ns.route("/<string:run_id>/rerun")
 @ns.response(404, "No such run of yours", models.ERROR)
 class Rerun(Resource):
+    @ns.doc(params={"from": "`failed`: of a pipeline, only what has not succeeded"})
     @ns.response(200, "Accepted", models.RUN_ID)
     def post(self, run_id: str) -> Json:
         """Run the same request again, as a new run"""
-        return {"run_id": resubmit(current(), current_user(), run_id, read_idempotency_key(request))}
+        key, start = read_idempotency_key(request), request.args.get("from", "")
+        if start not in ("", "failed"):
+            raise InvalidRequest("from can be `failed` only.")
+        return {"run_id": resubmit(current(), current_user(), run_id, key, from_failed=start == "failed")}
 
 
 @ns.route("/<string:run_id>/events")

@@ -48,9 +48,11 @@ class ClaimedRuns:
         host: str,
         now: Callable[[], datetime],
         policy: Policy,
+        ended: Callable[[WorkflowRun], None] = lambda run: None,
     ) -> None:
+        """`ended` is told of every run that ends here."""
         self.database, self.storage, self.holds, self.breaker = database, storage, holds, breaker
-        self.host, self.now, self.policy = host, now, policy
+        self.host, self.now, self.policy, self._ended = host, now, policy, ended
         self._waits: Counter[str] = Counter()  # how often in a row a run waited for something that failed
 
     def release(
@@ -92,6 +94,7 @@ class ClaimedRuns:
             log.info("run ended", extra={"run_id": run.run_id, "state": end.state, "reason": end.reason})
             self._waits.pop(run.run_id, None)
             self.holds.drop([run])
+            self._ended(run)
         else:
             self.release(run, 0)
 

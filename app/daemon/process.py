@@ -21,10 +21,12 @@ from app.artifacts import ArtifactStorage, make_storage
 from app.clock import utc_now
 from app.daemon.claimed_runs import Policy
 from app.daemon.notification_server import NotificationServer
+from app.daemon.pipeline_store import PipelineStore
 from app.daemon.providers.provider_factory import aws_access, make_provider
 from app.daemon.workflow_daemon import WorkflowDaemon
 from app.database import Database
 from app.models import Daemon, WorkflowRun
+from app.routing import Rules
 from app.version import VERSION
 from config import Settings
 
@@ -80,8 +82,9 @@ def _build(settings: Settings, database: Database, storage: ArtifactStorage, hos
         longest_look_seconds=settings.daemon_status_check_interval,
         max_log_bytes=settings.max_log_bytes,
     )
-    return WorkflowDaemon(
-        [make_provider(name, settings, host) for name in settings.providers],
+    pipelines = PipelineStore(database, storage, utc_now, Rules(settings.default_wes_provider, settings.file_roots))
+    daemon = WorkflowDaemon(
+        [make_provider(name, settings, host, pipelines) for name in settings.providers],
         database,
         storage,
         identity=identity,
@@ -92,6 +95,8 @@ def _build(settings: Settings, database: Database, storage: ArtifactStorage, hos
         host_lost_after=settings.host_lost_after,
         policy=policy,
     )
+    pipelines.wake = daemon.wake
+    return daemon
 
 
 def _event_queue(settings: Settings, daemon: WorkflowDaemon) -> AbstractContextManager[object]:

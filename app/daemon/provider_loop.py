@@ -22,7 +22,7 @@ from app.daemon.claimed_runs import ClaimedRuns, Policy
 from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
 from app.daemon.patience import Breaker, backoff_seconds
-from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.daemon.providers.provider_interface import Unsure, WorkflowProviderInterface
 from app.daemon.submitting import Submitter
 from app.database import Database
 from app.errors import NotReady, ProviderError
@@ -59,11 +59,13 @@ class ProviderLoop:
         policy: Policy | None = None,
         pool: Executor | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        ended: Callable[[WorkflowRun], None] = lambda run: None,
     ) -> None:
+        """`ended` is told of every run that ends here."""
         self.provider, self.breaker = provider, Breaker(monotonic)
         self._database, self._holds, self._now = database, holds, now
         self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
-        self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy())
+        self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy(), ended)
         self._submitter = Submitter(provider, self._claimed)
         self._follower = Follower(provider, self._claimed, self._submitter.start)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
@@ -176,16 +178,21 @@ class ProviderLoop:
             return
         self.breaker.succeeded()
         quiet: dict[float, list[WorkflowRun]] = {}
+        unsure: dict[tuple[float, str], list[WorkflowRun]] = {}
         for run in runs:
             status = statuses.get(run.provider_id or "")
             if status is None:
                 self._spawn(run, self._follower.miss)
+            elif isinstance(status, Unsure):
+                unsure.setdefault((self._follower.seconds_to_next_look(run), status.why), []).append(run)
             elif self._follower.asks_for_work(run, status):
                 self._spawn(run, partial(self._follower.follow, status=status))
             else:
                 quiet.setdefault(self._follower.seconds_to_next_look(run), []).append(run)
         for delay, unchanged in quiet.items():
             self._postpone(unchanged, delay, observed=True)
+        for (delay, why), waiting in unsure.items():
+            self._postpone(waiting, delay, waiting_for=why)
 
     def _leave_alone(self, runs: list[WorkflowRun], error: ProviderError) -> None:
         """The provider did not answer: nothing is known, so nothing changes but when to ask again."""

@@ -16,7 +16,7 @@ from app.daemon.holds import Holds
 from app.daemon.provider_loop import ProviderLoop
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
 from app.database import Database
-from app.models import Daemon
+from app.models import Daemon, WorkflowRun
 from app.runs import claims, counts, listing, transitions
 from app.runs.transitions import End
 from app.states import State
@@ -59,6 +59,7 @@ class WorkflowDaemon:
                 poll_seconds=poll_seconds,
                 workers=workers,
                 policy=policy,
+                ended=self._wake_pipelines,
             )
             for provider in providers
         ]
@@ -93,10 +94,15 @@ class WorkflowDaemon:
     def hint(self, run_id: str) -> bool:
         """Somebody says that this run may be due. False where no such run waits for anything."""
         woken = self._database.transact(lambda session: claims.hint(session, [run_id], self._now()))
-        for loop in self.loops:
-            if loop.provider.name in woken:
-                loop.wake()
+        self.wake(woken)
         return bool(woken)
+
+    def wake(self, providers: Iterable[str]) -> None:
+        """Something is due at these providers."""
+        names = set(providers)
+        for loop in self.loops:
+            if loop.provider.name in names:
+                loop.wake()
 
     def beat(self) -> None:
         """Renew the leases and show a sign of life, with what is offered now."""
@@ -144,6 +150,11 @@ class WorkflowDaemon:
         self._storage.sweep(lambda ids: self._known(ids)[1], self._stored_blobs)
         for loop in self.loops:
             loop.provider.sweep(self._known)
+
+    def _wake_pipelines(self, run: WorkflowRun) -> None:
+        """The end of a step has made its pipeline due."""
+        if run.parent_id is not None:
+            self.wake(["dag"])
 
     def _take_over(self, session: Any) -> None:
         dead = fleet.sign_on(session, _copy(self._identity))

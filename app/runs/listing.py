@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, defer
 from app.database import UtcDateTime
 from app.errors import NotFound
 from app.models import Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
+from app.runs import pipelines
 from app.states import TERMINAL, State
 
 _Query = TypeVar("_Query", bound=Select[Any])
@@ -103,14 +104,14 @@ def get_events(session: Session, run_id: str) -> Sequence[RunEvent]:
 
 
 def get_tasks(session: Session, run_id: str, after: int = -1, limit: int | None = None) -> Sequence[TaskLog]:
-    """Steps in the order in which they began, from the one after position `after`."""
+    """Steps in the order in which they began, from the one after position `after`; a pipeline's are runs."""
     query = select(TaskLog).where(TaskLog.run_id == run_id, TaskLog.position > after).order_by(TaskLog.position)
-    return session.scalars(query.limit(limit)).all()
+    return session.scalars(query.limit(limit)).all() or pipelines.tasks_of(session, run_id, after, limit)
 
 
 def get_task(session: Session, run_id: str, task_id: str) -> TaskLog:
     """Raises NotFound."""
-    task = session.get(TaskLog, (run_id, task_id))
+    task = session.get(TaskLog, (run_id, task_id)) or pipelines.task_of(session, run_id, task_id)
     if task is None:
         raise NotFound(f"Run {run_id} has no task {task_id!r}.")
     return task
@@ -119,11 +120,22 @@ def get_task(session: Session, run_id: str, task_id: str) -> TaskLog:
 def get_failed_task(session: Session, run_id: str) -> TaskLog | None:
     """The first step that ended with an exit code other than 0."""
     failed = (TaskLog.run_id == run_id, TaskLog.exit_code.is_not(None), TaskLog.exit_code != 0)
-    return session.scalars(select(TaskLog).where(*failed).order_by(TaskLog.position).limit(1)).first()
+    task = session.scalars(select(TaskLog).where(*failed).order_by(TaskLog.position).limit(1)).first()
+    return task or pipelines.failed_task_of(session, run_id)
 
 
 def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
-    """The files of the request, by path."""
+    """The files of the request, by path; a step has those of its pipeline too."""
+    parent_id = session.scalar(select(WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id))
+    own = get_own_attachments(session, run_id)
+    if parent_id is None:
+        return own
+    files = {file.path: file for file in (*get_own_attachments(session, parent_id), *own)}
+    return [files[path] for path in sorted(files)]
+
+
+def get_own_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
+    """The files that are this run's alone, by path."""
     return session.scalars(select(Attachment).where(Attachment.run_id == run_id).order_by(Attachment.path)).all()
 
 

@@ -92,6 +92,26 @@ def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: s
     return True
 
 
+def end_at_once(session: Session, run_id: str, end: End, now: datetime, *, by: str) -> bool:
+    """A parent ends a step that it has just accepted and that nobody has claimed: done by an earlier run, or refused.
+
+    The parent is not woken: it knows.
+    """
+    run = session.get(WorkflowRun, run_id)
+    if run is None or run.claim is not None or not may_move(Actor.PARENT, run.state, end.state):
+        return False
+    ended = session.execute(
+        update(WorkflowRun)
+        .where(WorkflowRun.run_id == run_id, WorkflowRun.state == run.state, WorkflowRun.claim.is_(None))
+        .values(_end_values(run, end, now)),
+        execution_options=_UNSYNCED,
+    )
+    if ended.rowcount != 1:  # type: ignore[attr-defined]
+        return False
+    _add_change(session, run_id, now, run.state, end.state, by, end.note)
+    return True
+
+
 def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Actor = Actor.USER) -> None:
     """A user or a parent ends an unstarted run at once and asks for the end of a started one; else nothing happens."""
     parent_id = session.scalar(select(WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id))

@@ -13,17 +13,22 @@ from app.errors import Rejected
 from config import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from app.daemon.providers.dag import PipelineRuns
     from app.daemon.providers.healthomics_aws import AwsAccess
 
 
-def make_provider(name: str, settings: Settings, host: str) -> WorkflowProviderInterface:
-    """`host`: the id of this daemon's host, for a provider whose runs stay on it.
+def make_provider(
+    name: str, settings: Settings, host: str, pipelines: PipelineRuns | None = None
+) -> WorkflowProviderInterface:
+    """`host`: the id of this daemon's host, for a provider whose runs stay on it. `pipelines`: for dag.
 
     Raises SettingsError where there is no such provider, or a package that it needs is not installed.
     """
+    if name.strip().lower() == "dag" and pipelines is not None:
+        return _dag(settings, pipelines)
     make = MAKERS.get(name.strip().lower())
     if make is None:
-        raise SettingsError(f"PROVIDERS: there is no provider {name!r}, only {', '.join(sorted(MAKERS))}.")
+        raise SettingsError(f"PROVIDERS: there is no provider {name!r}, only {', '.join(sorted([*MAKERS, 'dag']))}.")
     try:
         return make(settings, host)
     except ModuleNotFoundError as error:
@@ -64,6 +69,14 @@ def _launcher(settings: Settings, hint_file: Path) -> ShimLauncher:
     for environment in EngineEnvironments(settings.data_dir / "engines").installed("cwltool")[:1]:
         warm.prepare(environment.python)
     return warm
+
+
+def _dag(settings: Settings, pipelines: PipelineRuns) -> WorkflowProviderInterface:
+    from app.daemon.engines.fetcher import FetchPolicy, fetch_document
+    from app.daemon.providers.dag import DagProvider
+
+    policy = FetchPolicy(frozenset(host.lower() for host in settings.fetch_private_hosts))
+    return DagProvider(pipelines, lambda url: fetch_document(url, policy), settings.dag_max_parallel_steps)
 
 
 def _fake(settings: Settings, host: str) -> WorkflowProviderInterface:
@@ -160,4 +173,4 @@ MAKERS: dict[str, Callable[[Settings, str], WorkflowProviderInterface]] = {
     "local": _local,
     "sevenbridges": _sevenbridges,
 }
-"""Every provider there is; settings name them so."""
+"""Every provider that needs settings only; settings name them so."""

@@ -1,0 +1,123 @@
+"""The steps of pipelines, which are runs: accepted while their parent lives, read together, cancelled together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.orm import Session
+
+from app.models import TaskLog, WorkflowRun
+from app.runs import acceptance, transitions
+from app.runs.acceptance import NewRun
+from app.runs.transitions import End
+from app.states import TERMINAL, Actor, State
+
+_ORDER = (WorkflowRun.submitted_at, WorkflowRun.step, WorkflowRun.shard, WorkflowRun.try_number)
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewStep:
+    """A step to be accepted. `end`: it is over at once, reused from an earlier run or refused."""
+
+    run: NewRun
+    end: End | None = None
+
+
+def accept_steps(session: Session, parent_id: str, steps: Iterable[NewStep], now: datetime) -> bool:
+    """Accept them all, each once however often this is called; False where the parent is to end or has ended."""
+    state = select(WorkflowRun.state).where(WorkflowRun.run_id == parent_id)
+    if session.scalar(state.with_for_update(key_share=True)) in {None, State.CANCELING, *TERMINAL}:
+        return False
+    for step in steps:
+        accepted = acceptance.accept(session, step.run, now)
+        if step.end is not None:
+            transitions.end_at_once(session, accepted, step.end, now, by=f"parent {parent_id}")
+    return True
+
+
+def steps_of(session: Session, parent_id: str) -> Sequence[Row[str, str | None, int, int, State]]:
+    """(run_id, step, shard, try_number, state) of every run of a step."""
+    run = WorkflowRun
+    query = select(run.run_id, run.step, run.shard, run.try_number, run.state)
+    return session.execute(query.where(run.parent_id == parent_id)).all()
+
+
+def values_of(session: Session, run_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
+    """run_id -> (parameters, outputs)."""
+    ids, found = list(run_ids), {}
+    for start in range(0, len(ids), _BATCH):
+        query = select(WorkflowRun.run_id, WorkflowRun.workflow_params, WorkflowRun.outputs)
+        for row in session.execute(query.where(WorkflowRun.run_id.in_(ids[start : start + _BATCH]))):
+            found[row.run_id] = (row.workflow_params, row.outputs)
+    return found
+
+
+def completed_step(session: Session, parent_id: str, step: str, shard: int) -> WorkflowRun | None:
+    """The run with which this step of a pipeline succeeded."""
+    run = WorkflowRun
+    query = select(run).where(run.parent_id == parent_id, run.step == step, run.shard == shard)
+    return session.scalars(query.where(run.state == State.COMPLETE)).first()
+
+
+def cancel_steps(session: Session, parent_id: str, now: datetime) -> list[str]:
+    """Cancel what runs; returns the provider types concerned."""
+    query = select(WorkflowRun.run_id, WorkflowRun.provider_type).where(WorkflowRun.parent_id == parent_id)
+    living = session.execute(query.where(WorkflowRun.state.not_in({*TERMINAL, State.CANCELING}))).all()
+    for row in living:
+        transitions.cancel(session, row.run_id, now, by=f"parent {parent_id}", actor=Actor.PARENT)
+    return sorted({row.provider_type for row in living})
+
+
+def tasks_of(session: Session, parent_id: str, after: int = -1, limit: int | None = None) -> list[TaskLog]:
+    """The runs of the steps as tasks, in the order in which they were accepted. `position` counts from 0."""
+    query = select(WorkflowRun).where(WorkflowRun.parent_id == parent_id).order_by(*_ORDER)
+    runs = session.scalars(query.offset(after + 1).limit(limit)).all()
+    return [_task(run, position) for position, run in enumerate(runs, after + 1)]
+
+
+def task_of(session: Session, parent_id: str, run_id: str) -> TaskLog | None:
+    """One step's run as a task."""
+    run = session.get(WorkflowRun, run_id)
+    return _task(run, 0) if run is not None and run.parent_id == parent_id else None
+
+
+def failed_task_of(session: Session, parent_id: str) -> TaskLog | None:
+    """The first step's run that failed."""
+    failed = WorkflowRun.state.in_({State.EXECUTOR_ERROR, State.SYSTEM_ERROR})
+    query = select(WorkflowRun).where(WorkflowRun.parent_id == parent_id, failed)
+    run = session.scalars(query.order_by(WorkflowRun.end_time).limit(1)).first()
+    return _task(run, 0) if run is not None else None
+
+
+def count_steps(session: Session, parent_id: str) -> dict[State, int]:
+    """How many runs of steps there are in each state that some have."""
+    query = select(WorkflowRun.state, func.count()).where(WorkflowRun.parent_id == parent_id)
+    return {State(state): count for state, count in session.execute(query.group_by(WorkflowRun.state))}
+
+
+def task_name(run: WorkflowRun) -> str:
+    """`align`, `align[7]` where it is scattered, `align[7] try 2`."""
+    shard = f"[{run.shard}]" if run.shard or run.name.endswith("]") else ""
+    return f"{run.step}{shard}" + (f" try {run.try_number}" if run.try_number > 1 else "")
+
+
+def _task(run: WorkflowRun, position: int) -> TaskLog:
+    said = [str(run.state), *([run.waiting_for] if run.waiting_for else [])]
+    return TaskLog(
+        run_id=run.parent_id,
+        task_id=run.run_id,
+        position=position,
+        name=task_name(run),
+        cmd=run.cmd or [],
+        start_time=run.start_time,
+        end_time=run.end_time,
+        exit_code=run.exit_code,
+        system_logs=said + ([run.error_message] if run.error_message else []),
+        has_stdout=True,
+        has_stderr=True,
+    )
