@@ -50,6 +50,7 @@ class WarmMachine(Machine):
         self._launcher = self.new_launcher()
         self._launcher.prepare(Path(python))
         self.server()
+        self._launcher.prepare(Path(python))  # it has answered, so the next start is not held back
 
     def new_launcher(self, **changes: Any) -> WarmLauncher:
         return WarmLauncher(self._cold, self.directory, self.hint_file, self.runner, **changes)

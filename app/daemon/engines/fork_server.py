@@ -25,7 +25,6 @@ import ctypes
 import fcntl
 import gc
 import hashlib
-import importlib.util
 import json
 import os
 import random
@@ -41,6 +40,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 LOCK, SOCKET, LOG = "lock", "socket", "log"
@@ -262,6 +262,10 @@ def exit_code_of(run: Callable[[], int]) -> int:
         if not isinstance(code, int):
             print(code, file=sys.stderr)
             code = 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
     except BaseException:
         traceback.print_exc()
     for thread in threading.enumerate():
@@ -275,12 +279,11 @@ def exit_code_of(run: Callable[[], int]) -> int:
 
 
 def _load(name: str, path: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python module")
-    module = importlib.util.module_from_spec(spec)
+    """Never from cached bytecode, which is taken for current where only a second and no byte's length differ."""
+    module = ModuleType(name)
+    module.__file__ = path
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)  # noqa: S102
     return module
 
 
