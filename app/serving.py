@@ -7,6 +7,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
+from werkzeug.http import parse_range_header
 from werkzeug.wsgi import FileWrapper
 
 from app.artifacts import CHUNK, StoredFile
@@ -42,21 +43,31 @@ def _wants_all(file: StoredFile) -> bool:
 
 
 def _send(file: StoredFile, content_type: str, headers: dict[str, str]) -> Response:
-    """200, 206, 304, or raises RequestedRangeNotSatisfiable (416)."""
+    """200, 206, 304, or raises RequestedRangeNotSatisfiable (416): one range of bytes is understood, others are not."""
     window = _Window(file.open(), file.size)
     response = Response(
         FileWrapper(window, CHUNK),  # type: ignore[arg-type]
         content_type=content_type,
-        headers={**_HEADERS, **headers, "Content-Length": str(file.size)},
+        headers={**_HEADERS, **headers, "Accept-Ranges": "bytes", "Content-Length": str(file.size)},
         direct_passthrough=True,
     )
     response.call_on_close(window.close)
     response.set_etag(file.version)
     try:
-        return response.make_conditional(request, accept_ranges=True, complete_length=file.size)  # type: ignore[return-value]
+        by_range = _asks_for_a_part(request.headers.get("Range"), file.size)
+        return response.make_conditional(request, accept_ranges=by_range, complete_length=file.size)  # type: ignore[return-value]
     except BaseException:
         window.close()
         raise
+
+
+def _asks_for_a_part(header: str | None, size: int) -> bool:
+    """False where all is meant, or what nobody need understand: another unit, several ranges, no range at all, the
+    last bytes of a shorter file (RFC 9110, 14.2)."""
+    asked = parse_range_header(header)
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return False
+    return asked.ranges[0][0] > -size
 
 
 class _Window(io.RawIOBase):

@@ -419,18 +419,22 @@ def test_7_a_log_that_is_not_there_yet_is_empty(client: FlaskClient, samples: Sa
         ("bytes=8-99", 206, b"89", "bytes 8-9/10"),
         ("bytes=-3", 206, b"789", "bytes 7-9/10"),
         ("bytes=10-", 416, None, "bytes */10"),
-        ("bytes=5-2", 416, None, "bytes */10"),
+        ("bytes=-99", 200, b"0123456789", None),
+        ("bytes=5-2", 200, b"0123456789", None),
+        ("bytes=0-1,4-5", 200, b"0123456789", None),
+        ("bytes=x", 200, b"0123456789", None),
+        ("lines=0-1", 200, b"0123456789", None),
     ],
 )
 @pytest.mark.parametrize("path", ["logs/stderr", "outputs/digits"])
 def test_7_ranges(
-    client: FlaskClient, samples: SampleRuns, path: str, asked: str, status: int, data: bytes, content_range: str
+    client: FlaskClient, samples: SampleRuns, path: str, asked: str, status: int, data: bytes, content_range: str | None
 ) -> None:
     run_id = samples.accept()
     samples.log(run_id, "stderr", "0123456789")
     samples.output(run_id, "digits", b"0123456789")
     answer = client.get(f"{BASE}/runs/{run_id}/{path}", headers={"Range": asked})
-    assert (answer.status_code, answer.headers["Content-Range"]) == (status, content_range)
+    assert (answer.status_code, answer.headers.get("Content-Range")) == (status, content_range)
     if data is None:
         error_of(answer)
     else:
