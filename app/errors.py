@@ -9,7 +9,8 @@ WesError                    what a request ran into; the API turns it into {"msg
     TooLarge                over a configured limit (413)
 ProviderError               what a provider call ran into
     NotAccepted             it certainly did not happen: try again later
-        NotReady            nothing is wrong: something that it needs is being made, or it is not its turn yet
+        NotReady            nothing is wrong with the provider: something is being made, it is not its turn, or
+                            the run's own user has to do something first
     OutcomeUnknown          it may have happened: look before trying again
         StorageUnavailable  artifact storage does not answer, for a provider or for the API: try again later (503)
     Rejected                it was understood and refused for good: end the run with these words
@@ -62,7 +63,8 @@ class NotAccepted(ProviderError):
 
 
 class NotReady(NotAccepted):
-    """Nothing was sent and nothing is wrong: something that the run needs is being made, or it is not its turn yet.
+    """Nothing was done and nothing is wrong with the provider: something that the run needs is being made, it is not its
+    turn yet, or its own user has to do something first.
 
     `retry_after`: seconds after which it is worth coming again. It does not count as a failure of the provider.
     """

@@ -45,6 +45,8 @@ class Follower:
     def follow(self, run: WorkflowRun, status: Status) -> None:
         """The provider has said something of a run that asks for work: see `asks_for_work`."""
         provider_id = _id(run)
+        if status.perhaps_canceled and run.state == State.CANCELING:
+            status = replace(status, state=State.CANCELED, reason=None)
         if status.state is not None and is_terminal(status.state):
             self._collect(run, status)
             return

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, ClassVar, Protocol
 
+from app.errors import NotReady
 from app.sinks import LogSink as LogSink
 from app.sinks import OutputSink as OutputSink
 from app.states import State
@@ -95,6 +96,7 @@ class Status:
     end_time: datetime | None = None
     cmd: tuple[str, ...] | None = None  # what was executed, for run_log.cmd
     needs_start: bool = False  # accepted as a draft: start_workflow is still owed
+    perhaps_canceled: bool = False  # its word for a failure is also that for a cancelled run: then our own intent decides
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -190,8 +192,12 @@ class WorkflowProviderInterface(ABC):
         return Unsure(f"Nothing is seen of it, but it can still show up until {run.sent_at + patience:%H:%M:%S} UTC.")
 
     @abstractmethod
-    def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
-        """The statuses of many runs in as few calls as the provider allows; a missing id means "not seen now"."""
+    def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status | Unsure]:
+        """The statuses of many runs in as few calls as the provider allows; a missing id means "not seen now".
+
+        Unsure: this run cannot be asked for now while others can, say because its user's credentials have expired.
+        Raises NotAccepted or OutcomeUnknown where the provider did not answer at all.
+        """
 
     def has_changed(self, provider_id: str) -> None:
         """Somebody was told that it did: what was remembered of it is no longer to be used. Any id may come."""
@@ -202,7 +208,10 @@ class WorkflowProviderInterface(ABC):
 
     def get_workflow_status(self, provider_id: str) -> Status | None:
         """One careful look; None where the provider definitely does not know the id."""
-        return self.get_workflow_statuses([provider_id]).get(provider_id)
+        status = self.get_workflow_statuses([provider_id]).get(provider_id)
+        if isinstance(status, Unsure):
+            raise NotReady(status.why, self.status_interval_seconds)
+        return status
 
     @abstractmethod
     def cancel_workflow(self, provider_id: str) -> None:
@@ -229,6 +238,15 @@ class WorkflowProviderInterface(ABC):
 
     def sweep(self, is_known: KnownRuns) -> None:
         """Remove what runs left behind here and nobody needs: called about hourly, from one thread."""
+
+
+class CredentialSource(Protocol):
+    """Lent to a provider whose users bring their own credentials: the secrets of runs, by run id.
+
+    A step has the secret of the run at the top of its pipeline. None: it is kept, but this daemon has not the key to it.
+    """
+
+    def __call__(self, run_ids: Iterable[str]) -> Mapping[str, str | None]: ...
 
 
 class KnownRuns(Protocol):
