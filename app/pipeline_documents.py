@@ -60,10 +60,10 @@ def read_source(request: RunRequest, read: Read, fetch: Callable[[str], bytes] |
     if request.workflow_url == INLINE:
         document: Any = request.workflow_params
     elif name is not None:
-        document = _with_context(_load(read(name, MAX_JSON_BYTES), name), request.workflow_params)
+        document = _with_context(parse_document(read(name, MAX_JSON_BYTES), name), request.workflow_params)
     elif fetch is not None:
         base = request.workflow_url
-        document = _with_context(_load(fetch(base), base), request.workflow_params)
+        document = _with_context(parse_document(fetch(base), base), request.workflow_params)
     else:
         return None
     sheets = _read_sheets(document, request.attachments, read)
@@ -155,8 +155,8 @@ def _with_context(document: Any, params: Mapping[str, Any]) -> Any:
     return {**document, "base_context": {**(context or {}), **params}}
 
 
-def _load(data: bytes, name: str) -> Any:
-    """JSON, or YAML without anchors. Raises InvalidRequest."""
+def parse_document(data: bytes, name: str) -> Any:
+    """JSON, or YAML without anchors; `name` is what errors call it. Raises InvalidRequest."""
     if len(data) > MAX_JSON_BYTES:
         raise InvalidRequest(f"{name}: a pipeline document has at most {MAX_JSON_BYTES} bytes.")
     if data.lstrip()[:1] == b"{":

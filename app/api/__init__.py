@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response
 from flask_restx import Api
 
-from app.api import files, models, runs, service, tasks
+from app.api import files, models, pipelines, runs, service, tasks
 from app.api.addresses import BASE_PATH
 from app.version import VERSION
 
@@ -35,6 +35,7 @@ def register(app: Flask) -> None:
     for part in (runs, tasks, files, service):
         api.add_namespace(part.ns)
     service.register(app)
+    app.register_blueprint(pipelines.blueprint)
     app.after_request(_harden)
 
 

@@ -22,6 +22,7 @@ from app.database import Database
 from app.errors import InvalidRequest, NotFound
 from app.models import WorkflowRun
 from app.pipeline_documents import route_step, step_request
+from app.pipeline_states import read_step_runs
 from app.routing import Offers, Rules, read_offers
 from app.runs import listing, pipelines
 from app.runs.acceptance import NewAttachment, NewRun
@@ -67,14 +68,8 @@ class PipelineStore:
 
     def steps(self, run_id: str, known: Collection[str]) -> Mapping[str, StepRun]:
         with self._database.reading() as session:
-            rows = [row for row in pipelines.steps_of(session, run_id) if row.run_id not in known]
-            values = pipelines.values_of(session, [row.run_id for row in rows if row.state == State.COMPLETE])
-        found = {}
-        for row in rows:
-            params, outputs = values.get(row.run_id, ({}, None))
-            step = StepRun(row.step, row.shard, row.try_number, State(row.state), params, _located(outputs, row.run_id))
-            found[row.run_id] = step
-        return found
+            found = read_step_runs(session, run_id, known)
+        return {step_id: replace(step, outputs=_located(step.outputs, step_id)) for step_id, step in found.items()}
 
     def begin(self, run_id: str, starts: Sequence[Start], base: str) -> bool:
         family = self._family(run_id, base)

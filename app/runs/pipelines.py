@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from app.models import TaskLog, WorkflowRun
@@ -45,6 +45,11 @@ def steps_of(session: Session, parent_id: str) -> Sequence[Row[str, str | None, 
     run = WorkflowRun
     query = select(run.run_id, run.step, run.shard, run.try_number, run.state)
     return session.execute(query.where(run.parent_id == parent_id)).all()
+
+
+def runs_of(session: Session, parent_id: str) -> Sequence[WorkflowRun]:
+    """Every run of a step, in the order in which they were accepted."""
+    return session.scalars(select(WorkflowRun).where(WorkflowRun.parent_id == parent_id).order_by(*_ORDER)).all()
 
 
 def values_of(session: Session, run_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
@@ -92,12 +97,6 @@ def failed_task_of(session: Session, parent_id: str) -> TaskLog | None:
     query = select(WorkflowRun).where(WorkflowRun.parent_id == parent_id, failed)
     run = session.scalars(query.order_by(WorkflowRun.end_time).limit(1)).first()
     return _task(run, 0) if run is not None else None
-
-
-def count_steps(session: Session, parent_id: str) -> dict[State, int]:
-    """How many runs of steps there are in each state that some have."""
-    query = select(WorkflowRun.state, func.count()).where(WorkflowRun.parent_id == parent_id)
-    return {State(state): count for state, count in session.execute(query.group_by(WorkflowRun.state))}
 
 
 def task_name(run: WorkflowRun) -> str:

@@ -50,7 +50,7 @@ def test_table(actor: str, start: str, to: str) -> None:
 def test_table_has_all_states() -> None:
     assert [line.split()[0] for line in TABLE.strip().splitlines()] == STATES == [str(state) for state in State]
     assert sorted(ACTORS) == sorted(str(actor) for actor in Actor)
-    assert len(ALLOWED) == 31
+    assert len(ALLOWED) == 33
 
 
 def test_end_states() -> None:

@@ -1,0 +1,167 @@
+"""The pipeline engine's own API, under /api/v1: documents in, states in its words. The runs are those of the WES API.
+
+A `workflow_id` is `wf_` and a run_id. Errors, owners and limits are as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, json, request
+from sqlalchemy.orm import Session
+
+from app import fleet
+from app.api.addresses import PIPELINES_PATH
+from app.api.pipeline_shapes import PREFIX, status_word, whole_workflow, workflow_status
+from app.api.shapes import Json
+from app.artifacts import Upload
+from app.auth import current_user
+from app.context import current
+from app.cwl_to_dag import Converted, convert
+from app.errors import InvalidRequest, NotFound
+from app.locations import INLINE
+from app.models import WorkflowRun
+from app.pipeline_documents import parse_document
+from app.pipeline_states import read_outlook
+from app.readiness import database_problem
+from app.run_requests import read_fields
+from app.runs import listing, pipelines, transitions
+from app.states import is_terminal
+from app.submissions import Submission, check_pipeline, read_idempotency_key, reader, route_request, submit
+
+DOCUMENT = "workflow.cwl"
+blueprint = Blueprint("pipelines", __name__, url_prefix=PIPELINES_PATH)
+
+
+@blueprint.post("/workflows/submit")
+def submit_workflow() -> Json:
+    """Run the document in the body."""
+    return _submit(_pipeline_submission(_read_body()), "Workflow submitted successfully")
+
+
+@blueprint.post("/workflows/validate")
+def validate_workflow() -> Json:
+    """Say what is wrong with the document in the body, without running it."""
+    try:
+        submission = _pipeline_submission(_read_body())
+        route_request(current(), submission.request)
+        check_pipeline(current(), submission.request, reader(submission))
+    except InvalidRequest as error:
+        return {"valid": False, "problems": str(error).splitlines()}
+    return {"valid": True, "problems": []}
+
+
+@blueprint.post("/workflows/submit-cwl")
+def submit_cwl() -> Json:
+    """Run a CWL Workflow: as a pipeline of its steps where that is the same, else as one CWL run; the answer says."""
+    body = _read_body()
+    wrapped = isinstance(body.get("cwl"), dict)
+    document, inputs = (body["cwl"], body.get("inputs") or {}) if wrapped else (body, {})
+    if not isinstance(inputs, dict):
+        raise InvalidRequest("inputs must be a JSON object.")
+    converted = convert(document, inputs)
+    if isinstance(converted, Converted):
+        submission = _pipeline_submission(converted.document, converted.tools)
+        return _submit(submission, "Submitted as a pipeline of its steps") | {"mode": "dag"}
+    name = str(document.get("label") or document.get("id") or "workflow").lstrip("#")
+    fields = {"workflow_type": "CWL", "workflow_url": DOCUMENT, "workflow_params": inputs, "name": name[:255]}
+    if isinstance(document.get("cwlVersion"), str):
+        fields["workflow_type_version"] = document["cwlVersion"]
+    submission = _submission(fields, {DOCUMENT: document})
+    return _submit(submission, f"Submitted as one CWL run: {converted}") | {"mode": "cwl"}
+
+
+@blueprint.get("/workflows/<string:workflow_id>/status")
+def get_status(workflow_id: str) -> Json:
+    """How the workflow and its steps stand."""
+    with current().database.reading() as session:
+        run = _run(session, workflow_id)
+        outlook, steps = read_outlook(session, run), pipelines.runs_of(session, run.run_id)
+        tasks = [] if outlook or steps else listing.get_tasks(session, run.run_id, limit=1000)
+        events = listing.get_events(session, run.run_id)
+    return workflow_status(run, outlook, steps, tasks, events)
+
+
+@blueprint.get("/workflows/<string:workflow_id>")
+def get_workflow(workflow_id: str) -> Json:
+    """The whole document, with what became of it."""
+    with current().database.reading() as session:
+        run = _run(session, workflow_id)
+        steps = pipelines.runs_of(session, run.run_id)
+    return whole_workflow(run, steps) | get_status(workflow_id)
+
+
+@blueprint.post("/workflows/<string:workflow_id>/cancel")
+def cancel_workflow(workflow_id: str) -> Json:
+    """Cancel what runs and begin nothing more; harmless if it has ended."""
+    context, owner = current(), current_user()
+
+    def work(session: Session) -> WorkflowRun:
+        run_id = _run(session, workflow_id).run_id
+        transitions.cancel(session, run_id, context.now(), by=owner)
+        session.expire_all()
+        return _run(session, workflow_id)
+
+    run = context.database.transact(work)
+    over = is_terminal(run.state)
+    if not over:
+        context.hinter.hint(run.run_id)
+    words = f"Workflow is {status_word(run.state)}" if over else "Cancellation requested"
+    return {"workflow_id": workflow_id, "status": status_word(run.state), "message": words}
+
+
+@blueprint.get("/health")
+def health() -> tuple[Json, int]:
+    """Whether workflows can be stored, and whether a daemon lives to run them."""
+    context = current()
+    if problem := database_problem(context.database):
+        return {"status": "unhealthy", "database": problem}, 503
+    with context.database.reading() as session:
+        living = bool(fleet.living(session, context.now() - fleet.ALIVE_FOR))
+    return {"status": "healthy", "database": "connected", "executor": "running" if living else "not running"}, 200
+
+
+def _read_body() -> dict[str, Any]:
+    request.max_content_length = current().settings.max_field_bytes
+    document = parse_document(request.get_data(), "The body")
+    if not isinstance(document, dict):
+        raise InvalidRequest("The body must be one JSON object, or the same as YAML.")
+    return document
+
+
+def _pipeline_submission(document: dict[str, Any], tools: dict[str, Any] | None = None) -> Submission:
+    name = document.get("workflow_name")
+    fields = {
+        "workflow_type": "DAG",
+        "workflow_url": INLINE,
+        "workflow_params": document,
+        "name": "".join(filter(str.isprintable, name))[:60] if isinstance(name, str) else None,
+    }
+    return _submission(fields, tools or {})
+
+
+def _submission(fields: dict[str, Any], files: dict[str, Any]) -> Submission:
+    """`files`: JSON documents by the names under which they are attached."""
+    uploads = tuple(_upload(document) for document in files.values())
+    return Submission(read_fields(fields, tuple(files)), uploads, read_idempotency_key(request))
+
+
+def _upload(document: Any) -> Upload:
+    upload = current().storage.new_upload()
+    upload.write(json.dumps(document).encode())
+    return upload
+
+
+def _submit(submission: Submission, words: str) -> Json:
+    try:
+        run_id = submit(current(), current_user(), submission)
+    finally:
+        for upload in submission.uploads:
+            upload.close()
+    return {"workflow_id": f"{PREFIX}{run_id}", "run_id": run_id, "status": "pending", "message": words}
+
+
+def _run(session: Session, workflow_id: str) -> WorkflowRun:
+    if not workflow_id.startswith(PREFIX):
+        raise NotFound(f"There is no workflow {workflow_id!r}.")
+    return listing.get_run(session, workflow_id.removeprefix(PREFIX), current_user())
