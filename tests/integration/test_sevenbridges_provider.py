@@ -610,9 +610,9 @@ def test_looks_leave_a_reserve_for_submits_and_cancels(seven: Seven) -> None:
     seven.fake.control.configure(rate_limit=150)
     _, provider_id = seven.running()
     with pytest.raises(NotReady, match="kept for submits and cancels"):
-        for _ in range(100):
+        for _ in range(200):
             seven.provider.get_workflow_statuses([provider_id])
-    assert 50 <= sum(seven.calls().values()) <= 52
+    assert 135 <= sum(seven.calls().values()) <= 137, "a tenth is left"
     run = seven.submission()
     seven.submit(run)
     seven.provider.cancel_workflow(provider_id)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.daemon.providers.provider_interface import Pace
-from app.daemon.providers.sevenbridges_budget import BURST, RESERVE, WINDOW_SECONDS, Budget, Turns
+from app.daemon.providers.sevenbridges_budget import BURST, WINDOW_SECONDS, Budget, Turns
 from app.errors import NotReady
 from app.states import State
 
@@ -53,15 +53,23 @@ def test_requests_keep_to_the_rate(time: Time, budget: Budget) -> None:
 
 
 def test_looks_stop_before_the_limit_and_submits_do_not(time: Time, budget: Budget) -> None:
-    budget.served(left(RESERVE, 120))
+    budget.served(left(100, 120))
     budget.check_look()
-    budget.served(left(RESERVE - 1, 120))
+    budget.served(left(99, 120))
     with pytest.raises(NotReady, match="Only 99 requests are left") as wait:
         budget.check_look()
     assert wait.value.retry_after == 120
     budget.take()
     time.passed = 120
     budget.check_look()
+
+
+def test_the_reserve_is_a_share_of_the_tokens_own_limit(budget: Budget) -> None:
+    budget.served({"X-RateLimit-Limit": "200", **left(20, 120)})
+    budget.check_look()
+    budget.served({"X-RateLimit-Limit": "200", **left(19, 120)})
+    with pytest.raises(NotReady):
+        budget.check_look()
 
 
 @pytest.mark.parametrize(

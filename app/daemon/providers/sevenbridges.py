@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from app.clock import utc_now
 from app.daemon.providers.provider_interface import (
@@ -47,11 +47,16 @@ from app.states import State
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 CWL_VERSIONS = ("sbg:draft-2", "v1.0", "v1.1", "v1.2")
 VISIBILITY_SECONDS = 60.0
 LOOK_BACK = timedelta(minutes=5)
 ABORT_AGAIN_SECONDS = 60.0
 OLD_DRAFT = timedelta(days=2)
+JOBS_SECONDS = 5.0
+"""Tasks and logs are asked for one after the other: the platform is asked once."""
+DELETED = Status(State.CANCELED, DRAFT, message="The draft was deleted before it ran.")
 MARKER = re.compile(r"^WES run ([0-9a-f-]{36})$", re.MULTILINE)
 MAX_NAME_CHARACTERS = 200
 
@@ -97,7 +102,9 @@ class SevenBridgesProvider(WorkflowProviderInterface):
         self._files = InputFiles(self._api, options.volumes)
         downloads = Downloads(access.url, access.timeout_seconds)
         self._artifacts = Artifacts(self._api, downloads, options.max_output_bytes, options.max_output_files)
-        self._ends = _Ends(monotonic)
+        self._aborted = _Lasting[bool](monotonic)
+        self._deleted = _Lasting[Status](monotonic)
+        self._recent = _Lasting[list[JobRecord]](monotonic)
         self.submit_timeout_seconds = access.timeout_seconds + LONGEST_WAIT_SECONDS
         self.max_active = options.max_active
 
@@ -155,7 +162,7 @@ class SevenBridgesProvider(WorkflowProviderInterface):
     def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
         ids = [one for one in dict.fromkeys(provider_ids) if TASK_ID.fullmatch(one)]
         self._budget.check_look()
-        statuses = {one: _deleted() for one in ids if self._ends.is_deleted(one)}
+        statuses = {one: status for one in ids if (status := self._deleted.get(one))}
         ids = [one for one in ids if one not in statuses]
         self._turns.note(ids)
         for start in range(0, len(ids), IDS_A_CALL):
@@ -166,8 +173,8 @@ class SevenBridgesProvider(WorkflowProviderInterface):
     def get_workflow_status(self, provider_id: str) -> Status | None:
         if not TASK_ID.fullmatch(provider_id):
             return None
-        if self._ends.is_deleted(provider_id):
-            return _deleted()
+        if deleted := self._deleted.get(provider_id):
+            return deleted
         try:
             return status_of(self._api.get_task(provider_id))
         except Missing:
@@ -178,7 +185,7 @@ class SevenBridgesProvider(WorkflowProviderInterface):
 
     def cancel_workflow(self, provider_id: str) -> None:
         """An abort that was taken is not repeated for a minute: it takes effect in its own time."""
-        if not TASK_ID.fullmatch(provider_id) or self._ends.is_asked(provider_id):
+        if not TASK_ID.fullmatch(provider_id) or self._aborted.get(provider_id):
             return
         try:
             self._api.abort_task(provider_id)
@@ -187,7 +194,7 @@ class SevenBridgesProvider(WorkflowProviderInterface):
         except Rejected:
             self._end_what_does_not_run(provider_id)
             return
-        self._ends.asked(provider_id)
+        self._aborted.keep(provider_id, True, ABORT_AGAIN_SECONDS)
 
     def get_tasks(self, provider_id: str) -> list[Task]:
         return tasks_of(self._jobs(provider_id))
@@ -236,19 +243,23 @@ class SevenBridgesProvider(WorkflowProviderInterface):
 
     def _jobs(self, provider_id: str) -> list[JobRecord]:
         """None of a task that the platform has no details of: a draft, or one that is gone."""
+        if (jobs := self._recent.get(provider_id)) is not None:
+            return jobs
         self._budget.check_look()
         try:
-            return self._api.get_jobs(provider_id)
+            jobs = self._api.get_jobs(provider_id)
         except Rejected as error:
             log.info("no jobs", extra={"task_id": provider_id, "problem": str(error)})
             return []
+        self._recent.keep(provider_id, jobs, JOBS_SECONDS)
+        return jobs
 
     def _end_what_does_not_run(self, provider_id: str) -> None:
         """A draft is deleted; what is over stays as it is."""
         try:
             if self._api.get_task(provider_id).status == DRAFT:
                 self._api.delete_draft(provider_id)
-                self._ends.deleted(provider_id)
+                self._deleted.keep(provider_id, DELETED, OLD_DRAFT.total_seconds())
         except Missing:
             return
 
@@ -260,33 +271,19 @@ class SevenBridgesProvider(WorkflowProviderInterface):
             log.info("a draft stays", extra={"task_id": task_id, "problem": str(error)})
 
 
-class _Ends:
-    """Which ends were asked for here: which aborts lately, and which drafts were deleted and so are no longer known."""
+class _Lasting(Generic[Value]):
+    """What was learnt of tasks, each for so many seconds. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic, self._lock = monotonic, threading.Lock()
-        self._asked: dict[str, float] = {}
-        self._deleted: dict[str, float] = {}
+        self._kept: dict[str, tuple[float, Value]] = {}
 
-    def asked(self, task_id: str) -> None:
-        self._note(self._asked, task_id, ABORT_AGAIN_SECONDS)
-
-    def deleted(self, task_id: str) -> None:
-        self._note(self._deleted, task_id, OLD_DRAFT.total_seconds())
-
-    def is_asked(self, task_id: str) -> bool:
-        return self._monotonic() < self._asked.get(task_id, 0.0)
-
-    def is_deleted(self, task_id: str) -> bool:
-        return task_id in self._deleted
-
-    def _note(self, table: dict[str, float], task_id: str, seconds: float) -> None:
+    def keep(self, task_id: str, value: Value, seconds: float) -> None:
         now = self._monotonic()
         with self._lock:
-            for old in [one for one, until in table.items() if until <= now]:
-                del table[old]
-            table[task_id] = now + seconds
+            self._kept = {one: kept for one, kept in self._kept.items() if kept[0] > now}
+            self._kept[task_id] = now + seconds, value
 
-
-def _deleted() -> Status:
-    return Status(State.CANCELED, DRAFT, message="The draft was deleted before it ran.")
+    def get(self, task_id: str) -> Value | None:
+        until, value = self._kept.get(task_id, (0.0, None))
+        return value if self._monotonic() < until else None

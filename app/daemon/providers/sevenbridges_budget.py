@@ -18,8 +18,9 @@ from app.daemon.providers.provider_interface import Pace
 from app.states import State
 
 BURST = 20
-RESERVE = 100
-"""Requests that are kept for submits and cancels: with fewer left, looks wait for the next window."""
+USUAL_LIMIT = 1000.0
+RESERVE = 0.1
+"""The share of a window's requests that is kept for submits and cancels: looks wait for the next window."""
 WINDOW_SECONDS = 300.0
 LONGEST_WAIT_SECONDS = 10.0
 CALLS_OF_A_SUBMIT = 2
@@ -67,7 +68,8 @@ class Budget:
         """The platform took a request."""
         self._calls.served()
         left = _number(headers, "X-RateLimit-Remaining")
-        if left is not None and left < RESERVE:
+        limit = _number(headers, "X-RateLimit-Limit") or USUAL_LIMIT
+        if left is not None and left < RESERVE * limit:
             words = (
                 f"Only {left:g} requests are left to this Seven Bridges token: they are kept for submits and cancels."
             )
