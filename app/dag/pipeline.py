@@ -39,12 +39,17 @@ def parse(document: Any, sheets: Mapping[str, Rows] | None = None) -> Pipeline:
     steps = document.get("steps") if isinstance(document, dict) else None
     if isinstance(steps, list) and len(steps) > MAX_STEPS:
         raise DocumentRefused([("/steps", f"A pipeline has at most {MAX_STEPS} steps, this one {len(steps)}.")])
+    problems: list[tuple[str, str]] = []
+    model: Document | None
     try:
-        pipeline = Pipeline(Document.model_validate(document), dict(sheets or {}))
+        model = Document.model_validate(document)
     except ValidationError as error:
-        raise DocumentRefused([_problem(one) for one in error.errors(include_url=False)]) from None
-    if problems := pipeline.find_problems():
+        errors = error.errors(include_url=False)
+        problems, model = [_problem(one) for one in errors], _mended(document, errors)
+    pipeline = Pipeline(model, dict(sheets or {})) if model else None
+    if problems := problems + (pipeline.find_problems() if pipeline else []):
         raise DocumentRefused(problems)
+    assert pipeline is not None  # noqa: S101  without a model there are problems
     return pipeline
 
 
@@ -103,9 +108,11 @@ class Pipeline:
             "/workflow_outputs", outputs, frozenset({STEP_OUTPUTS, STEP_PARAMS, CONTEXT})
         )
         problems += self._problems_of_references("/base_context", self.document.base_context, frozenset({CONTEXT}))
-        return problems or self._circles() or self._problems_of_context()
+        return problems + self._circles() + self._problems_of_context(problems)
 
-    def _problems_of_context(self) -> list[tuple[str, str]]:
+    def _problems_of_context(self, found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        if any(place.startswith("/base_context") for place, _ in found):
+            return []
         try:
             _ = self.context
         except Unresolved as error:
@@ -174,13 +181,17 @@ class Pipeline:
         return None
 
     def _circles(self) -> list[tuple[str, str]]:
-        try:
-            circle = nx.find_cycle(self.graph)
-        except nx.NetworkXNoCycle:
-            return []
-        names = [start for start, _ in circle]
-        shown = " -> ".join([*names[:20], *(["…"] if len(names) > 20 else []), names[0]])
-        return [("/steps", f"These steps wait for each other: {shown}.")]
+        """One for each group of steps that wait for each other; a reference to itself has been told of already."""
+        problems = []
+        for number, step in enumerate(self.document.steps):
+            if step.step_name in (step.depends_on or []):
+                problems.append((f"/steps/{number}/depends_on", "A step cannot wait for itself."))
+        for group in nx.strongly_connected_components(self.graph):
+            if len(group) > 1:
+                names = [start for start, end in nx.find_cycle(_without_loops(self.graph.subgraph(group)))]
+                shown = " -> ".join([*names[:20], *(["…"] if len(names) > 20 else []), names[0]])
+                problems.append(("/steps", f"These steps wait for each other: {shown}."))
+        return problems
 
     def _needs(self, step: Step) -> set[str]:
         used = [getattr(step, name) for name in (*BOUND_BEFORE, "outputs")]
@@ -191,6 +202,40 @@ class Pipeline:
 
 BOUND_BEFORE = ("params", "workflow_url", "workflow_engine_parameters", "tags")
 """Fields of a step whose references are replaced before its run is made."""
+
+
+_REFERRED_TO = frozenset({"step_name", "params", "outputs", "scatter", "app", "workflow_url", "depends_on"})
+_LOOKED_INTO = frozenset({"steps", "base_context", "workflow_outputs"})
+
+
+def _mended(document: Any, errors: Sequence[Mapping[str, Any]]) -> Document | None:
+    """The document without the fields that are wrong, so that its references can be checked all the same.
+
+    None where something is wrong that references are about: what they lead to would then be guessed.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
+        return None
+    steps = [dict(step) if isinstance(step, dict) else step for step in document["steps"]]
+    copy = {"workflow_name": "", **document, "steps": steps}
+    for error in errors:
+        match error["loc"]:
+            case ("steps", int(number), str(field), *_) if field not in _REFERRED_TO:
+                steps[number].pop(field, None)
+            case (str(field), *_) if field not in _LOOKED_INTO:
+                copy.pop(field)
+                copy.setdefault("workflow_name", "")
+            case _:
+                return None
+    try:
+        return Document.model_validate(copy)
+    except ValidationError:
+        return None
+
+
+def _without_loops(graph: nx.DiGraph) -> nx.DiGraph:
+    plain = nx.DiGraph(graph)
+    plain.remove_edges_from(list(nx.selfloop_edges(plain)))
+    return plain
 
 
 def _problem(error: Mapping[str, Any]) -> tuple[str, str]:
