@@ -81,6 +81,15 @@ def test_every_page_suits_everybody(width: int, scheme: str, paths: dict[str, st
     assert {url.removeprefix(site.base)[0] for url in visit.requests} == {"/"}
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_long_names_and_tags_leave_room_for_other_runs(width: int, runs: SampleRuns, site: Site) -> None:
+    run_id = runs.accept("W" * 250, tags={"note": "v" * 1000})
+    visit = site.visit("/", width=width)
+    row = visit.page.locator(f"[data-run='{run_id}']").bounding_box()
+    assert row is not None and row["height"] < 400
+    assert violations(visit.page) == ""
+
+
 def test_the_first_page_suits_everybody(site: Site) -> None:
     visit = site.visit("/", width=320)
     expect(visit.page.get_by_role("heading", name="No runs yet")).to_be_visible()

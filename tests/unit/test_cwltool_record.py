@@ -158,8 +158,20 @@ def test_a_failure_says_which_step_and_its_last_words(run_dir: RunDir) -> None:
     assert explain_failure(run_dir, 1).splitlines() == [
         "Step step a ended with exit code 3:",
         *(f"  line {n}" for n in range(15, 20)),
-        "Workflow error:",
         "  because of that",
+    ]
+
+
+def test_what_only_cwltools_own_users_can_do_is_not_said(run_dir: RunDir) -> None:
+    run_dir.stderr.write_text(
+        "ERROR Workflow error, try again with --debug for more information:\n"
+        "Invalid job input record:\nw.cwl:4:10: Missing required input parameter 'n'\n"
+        "ERROR I'm sorry, I couldn't load this CWL file, try again with --debug for more information.\n"
+    )
+    assert explain_failure(run_dir, 1).splitlines() == [
+        "Invalid job input record:",
+        "w.cwl:4:10: Missing required input parameter 'n'",
+        "I'm sorry, I couldn't load this CWL file.",
     ]
 
 

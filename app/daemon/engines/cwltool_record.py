@@ -184,12 +184,18 @@ def _complaints(lines: list[str]) -> list[str]:
         elif level in ("DEBUG", "INFO") and not line.startswith(" "):  # indented ones go on with what was logged
             level = ""
         if level in ("ERROR", "CRITICAL"):
-            errors.append(line)
+            errors += _telling(line)
         elif level == "WARNING" and not line.startswith(("Final process status", "[job ", "[step ", "[workflow ")):
             warnings.append(line)
         elif not level:
             others.append(line)
     return errors or warnings or others[-SHOWN_STEP_LINES:]
+
+
+def _telling(line: str) -> list[str]:
+    """Without advice for whoever types cwltool's command, and without a heading that says only that it failed."""
+    line = line.replace(", try again with --debug for more information", "")
+    return [] if line == "Workflow error:" else [line]
 
 
 def _tail(path: Path) -> list[str]:
