@@ -23,6 +23,7 @@ from tests.fakes.server import InThread
 
 ROLE = "arn:aws:iam::123456789012:role/wes"
 BUCKET = "wes-outputs"
+PRIVATE_WORKFLOW = "1000001"  # of the fake, without a parameter template
 PLANS: Mapping[Fate, Mapping[str, Any]] = {
     Fate.SUCCEED: {},
     Fate.FAIL: {"outcome": "FAILED", "message": "Task main failed"},
@@ -81,7 +82,11 @@ class HealthOmicsHarness(CloudHarness):
         )
 
     def workflow(self) -> dict[str, str]:
-        return {"workflow_type": "WDL", "workflow_type_version": "1.0", "workflow_url": "healthomics:1000001"}
+        return {
+            "workflow_type": "WDL",
+            "workflow_type_version": "1.0",
+            "workflow_url": f"healthomics:{PRIVATE_WORKFLOW}",
+        }
 
     def params(self, fate: Fate) -> dict[str, Any]:
         if fate == Fate.REFUSED:

@@ -92,7 +92,11 @@ def test_a_pause_that_the_platform_asks_for(time: Time) -> None:
     with pytest.raises(NotReady, match="Rate exceeded") as refusal:
         starts.take()
     assert refusal.value.retry_after == 60.0
-    time.now += 60
+    time.now += 59
+    with pytest.raises(NotReady):
+        starts.take()
+    assert time.slept == [], "a pause is not sat out"
+    time.now += 1
     starts.take()
     assert starts.pace().problem is None
 

@@ -47,11 +47,12 @@ class TokenBucket:
         self._refusals = 0
 
     def take(self) -> None:
-        """Take a token, waiting for it at most `longest_wait_seconds`; raises NotReady where that is too short."""
+        """Take a token, waiting for it at most `longest_wait_seconds`. Raises NotReady where that is too short, and at
+        once in a pause that the platform asked for."""
         with self._lock:
-            wait = self._seconds_to_next()
-            if wait > self._longest_wait:
-                raise NotReady(self._closed_words if self._is_closed() else self._words, wait)
+            wait, is_closed = self._seconds_to_next(), self._is_closed()
+            if is_closed or wait > self._longest_wait:
+                raise NotReady(self._closed_words if is_closed else self._words, wait)
             self._full_at = max(self._full_at, self._monotonic()) + self._interval
         if wait > 0:
             self._sleep(wait)
