@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.bvbrc_harness import BvbrcHarness
 from tests.contract.fake_harness import FakeHarness, TwoPhaseFakeHarness
 from tests.contract.harness import CloudHarness, Harness
 from tests.contract.healthomics_harness import HealthOmicsHarness
@@ -18,6 +19,7 @@ HARNESSES: list[type[Harness]] = [
     TwoPhaseFakeHarness,
     LocalHarness,
     HealthOmicsHarness,
+    BvbrcHarness,
     SevenBridgesHarness,
 ]
 

@@ -230,6 +230,7 @@ class CloudHarness(Harness):
     def say(self, provider_id: str, word: str) -> None:
         """From now on the platform's answers have this status word, until `heal`."""
 
+    users_own: ClassVar[frozenset[Trouble]] = frozenset()  # what only a run's own user can end: NotReady, for nobody else
     unknown_word: ClassVar[str] = "DAYDREAMING"
     early_word: ClassVar[str]  # what the platform says of a run that does not run yet
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import http.client
 import io
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import requests
 from pydantic import BaseModel, ValidationError
@@ -23,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from app.clock import utc_now
 from app.daemon.providers.http_outcomes import error_of_exception, error_of_status, retry_after_seconds
-from app.errors import InvalidRequest, OutcomeUnknown
+from app.errors import InvalidRequest, OutcomeUnknown, ProviderError
 from app.strict import load_json
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,6 +50,15 @@ class Answer:
         except ValidationError as error:
             where = ", ".join(".".join(str(part) for part in problem["loc"]) for problem in error.errors()[:5])
             raise OutcomeUnknown(f"It answered with something else: see {where}"[:SHOWN_CHARACTERS]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAnswer:
+    """An answer that is still coming; reading `body` raises OutcomeUnknown where it breaks off."""
+
+    status: int
+    content_type: str
+    body: BinaryIO
 
 
 class HttpApi:
@@ -79,16 +89,43 @@ class HttpApi:
         Raises NotAccepted, OutcomeUnknown or Rejected where the answer has another status, or does not come whole.
         """
         try:
-            with self._session.request(
-                method, self.url + path, timeout=self._timeouts, stream=True, allow_redirects=False, **request
-            ) as response:
+            with self._send(method, path, self._timeouts, request) as response:
                 body = self._body(response)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise error_of_exception(error) from error
         if response.status_code in expected:
             return Answer(response.status_code, response.headers.get("Content-Type", ""), body)
+        raise self._error(response, body)
+
+    @contextmanager
+    def open(
+        self, path: str, expected: Collection[int] = (200,), *, seconds: float | None = None, **request: Any
+    ) -> Iterator[OpenAnswer]:
+        """GET an answer of any length, to be read inside the `with`, and within `seconds` where they are given.
+
+        Raises what `call` raises.
+        """
+        timeouts = self._timeouts if seconds is None else (self._timeouts[0], seconds)
+        try:
+            response = self._send("GET", path, timeouts, request)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise error_of_exception(error) from error
+        with response:
+            if response.status_code not in expected:
+                raise self._error(response, b"")
+            body = cast(BinaryIO, io.BufferedReader(_Body(response), CHUNK_BYTES))
+            yield OpenAnswer(response.status_code, response.headers.get("Content-Type", ""), body)
+
+    def _send(
+        self, method: str, path: str, timeouts: tuple[float, float], request: Mapping[str, Any]
+    ) -> requests.Response:
+        return self._session.request(
+            method, self.url + path, timeout=timeouts, stream=True, allow_redirects=False, **request
+        )
+
+    def _error(self, response: requests.Response, body: bytes) -> ProviderError:
         wait = retry_after_seconds(response.headers.get("Retry-After"), self._now())
-        raise error_of_status(response.status_code, _words(response, body), wait)
+        return error_of_status(response.status_code, _words(response, body), wait)
 
     def _body(self, response: requests.Response) -> bytes:
         body = bytearray()
@@ -108,6 +145,26 @@ def _words(response: requests.Response, body: bytes) -> str:
     except InvalidRequest:
         text = text if text.isprintable() else ""
     return f"HTTP {response.status_code} {response.reason or ''}: {text[:SHOWN_CHARACTERS]}".rstrip(": ")
+
+
+class _Body(io.RawIOBase):
+    """What is left of a response; its failures are provider errors."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._chunks = response.iter_content(CHUNK_BYTES)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            self._rest = self._rest or next(self._chunks, b"")
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise error_of_exception(error) from error
+        data = self._rest[: len(buffer)]
+        buffer[: len(data)], self._rest = data, self._rest[len(data) :]
+        return len(data)
 
 
 class TimedReader(io.RawIOBase):
