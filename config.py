@@ -6,6 +6,7 @@ Nothing else reads the environment. `.env.example` names every setting; a test h
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import secrets
@@ -140,7 +141,7 @@ class Settings(BaseSettings):
     healthomics_role_arn: str = Field("", pattern=r"^(arn:aws[\w-]*:iam::\d{12}:role/.+)?$")
     healthomics_other_role_arns: Words = ()
     healthomics_output_bucket: str = ""
-    healthomics_run_defaults: dict[str, str] = {"storageType": "DYNAMIC"}
+    healthomics_run_defaults: Annotated[dict[str, str], NoDecode] = {"storageType": "DYNAMIC"}
     healthomics_starts_per_second: float = Field(1, gt=0, le=100)
     healthomics_reads_per_second: float = Field(5, gt=0, le=100)
     healthomics_timeout_seconds: float = Field(30, ge=1, le=600)
@@ -178,6 +179,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("healthomics_run_defaults", mode="before")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"not a JSON object ({error})") from None
 
     @field_validator("default_wes_provider", mode="after")
     @classmethod
