@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, json, request
+from flask import Blueprint, Response, json, request
 from sqlalchemy.orm import Session
 
 from app import fleet
@@ -18,10 +18,12 @@ from app.artifacts import Upload
 from app.auth import current_user
 from app.context import current
 from app.cwl_to_dag import Converted, convert
+from app.dag.document import json_schema
 from app.errors import InvalidRequest, NotFound
 from app.locations import INLINE
 from app.models import WorkflowRun
 from app.pipeline_documents import parse_document
+from app.pipeline_log import pipeline_log
 from app.pipeline_states import read_outlook
 from app.readiness import database_problem
 from app.run_requests import read_fields
@@ -80,6 +82,21 @@ def get_status(workflow_id: str) -> Json:
         tasks = [] if outlook or steps else listing.get_tasks(session, run.run_id, limit=1000)
         events = listing.get_events(session, run.run_id)
     return workflow_status(run, outlook, steps, tasks, events)
+
+
+@blueprint.get("/workflows/<string:workflow_id>/log")
+def get_log(workflow_id: str) -> Response:
+    """What happened to the workflow and its steps, a line each, up to now."""
+    with current().database.reading() as session:
+        run = _run(session, workflow_id)
+        text = pipeline_log(run, pipelines.runs_of(session, run.run_id))
+    return Response(text, mimetype="text/plain")
+
+
+@blueprint.get("/workflows/schema")
+def get_schema() -> Json:
+    """The JSON Schema of the document."""
+    return json_schema()
 
 
 @blueprint.get("/workflows/<string:workflow_id>")

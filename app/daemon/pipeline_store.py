@@ -22,6 +22,7 @@ from app.database import Database
 from app.errors import InvalidRequest, NotFound
 from app.models import WorkflowRun
 from app.pipeline_documents import route_step, step_request
+from app.pipeline_log import pipeline_log
 from app.pipeline_states import read_step_runs
 from app.routing import Offers, Rules, read_offers
 from app.runs import listing, pipelines
@@ -83,6 +84,10 @@ class PipelineStore:
     def cancel_steps(self, run_id: str) -> None:
         now = self._now()
         self.wake(self._database.transact(lambda session: pipelines.cancel_steps(session, run_id, now)))
+
+    def history(self, run_id: str) -> str:
+        with self._database.reading() as session:
+            return pipeline_log(listing.get_run(session, run_id, None), pipelines.runs_of(session, run_id))
 
     def files_at(self, run_id: str, location: str) -> tuple[str, list[tuple[str, Callable[[], BinaryIO]]]] | None:
         step_id, path = _parts(location)

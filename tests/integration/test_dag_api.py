@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,3 +194,15 @@ def test_only_a_pipeline_that_has_ended_is_run_again_from_what_failed(client: Fl
     run_id = inline(client, TWO).get_json()["run_id"]
     assert client.post(f"{WES}/{run_id}/rerun?from=failed").status_code == 409
     assert client.post(f"{WES}/{run_id}/rerun?from=start").status_code == 400
+
+
+def test_the_schema_is_served_and_published(client: FlaskClient) -> None:
+    served = client.get(f"{API}/schema").get_json()
+    assert served == json.loads((Path(__file__).parents[2] / "docs" / "pipeline.schema.json").read_text())
+    assert served["properties"]["steps"]["maxItems"] == 5000
+
+
+def test_the_log_of_a_workflow_that_waits_is_empty(client: FlaskClient) -> None:
+    workflow_id = client.post(f"{API}/submit", json=TWO).get_json()["workflow_id"]
+    answer = client.get(f"{API}/{workflow_id}/log")
+    assert (answer.status_code, answer.mimetype, answer.data) == (200, "text/plain", b"")

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -333,7 +332,6 @@ def test_a_thousand_steps(world: World, shape: Callable[[int], list[dict[str, An
         assert world.end(run_id, turns=3 * count).state == State.COMPLETE
         assert len(world.steps(run_id)) == count
         seconds[count] = time.process_time() - started
-        world.platform.jobs.clear()
     print(f"{shape.__name__}: {seconds}")
 
 
@@ -342,3 +340,17 @@ def test_two_steps_of_equal_place_in_two_pipelines_are_two_runs(world: World) ->
     world.end(first)
     world.end(second)
     assert world.steps(first)[0].run_id != world.steps(second)[0].run_id
+
+
+def test_the_log_tells_what_happened_in_its_order(world: World) -> None:
+    world.ends["b"] = BAD
+    run_id = world.submit(step("a"), after("b", "a"))
+    world.end(run_id)
+    stored = world.storage.log(run_id, "stdout")
+    assert stored is not None
+    lines = text(stored).splitlines()
+    assert lines[0].endswith(" - INFO - Workflow execution started")
+    assert "Submitted step 'a' to app 'tool-1' | task_id=job-1" in lines[1]
+    assert "Step 'a' completed successfully | elapsed_time=00:00:15" in lines[2]
+    assert "ERROR - Step 'b' failed: it is EXECUTOR_ERROR" in lines[4]
+    assert lines == sorted(lines, key=lambda line: line[:19])

@@ -65,6 +65,10 @@ class PipelineRuns(Protocol):
 
     def cancel_steps(self, run_id: str) -> None: ...
 
+    def history(self, run_id: str) -> str:
+        """The pipeline's log."""
+        ...
+
     def files_at(self, run_id: str, location: str) -> tuple[str, list[tuple[str, Callable[[], BinaryIO]]]] | None:
         """The path of a file or directory of one of this pipeline's steps, and path and opener of each file in it.
 
@@ -157,7 +161,8 @@ class DagProvider(WorkflowProviderInterface):
         return []
 
     def get_logs(self, provider_id: str, sink: LogSink) -> None:
-        """A pipeline has no log but its events; its steps keep theirs."""
+        """What happened to it, as one text; its steps keep their own logs."""
+        sink.replace("stdout", self._runs.history(provider_id).encode())
 
     def get_outputs(self, provider_id: str, sink: OutputSink) -> dict[str, Any]:
         """What it puts out, the files in it kept as the pipeline's own."""
