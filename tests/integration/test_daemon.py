@@ -533,6 +533,19 @@ def test_outputs_that_are_gone_for_good_end_the_run_as_a_system_error(world: Wor
     assert world.notes(run_id)[-1].startswith("outputs_lost")
 
 
+def test_outputs_are_asked_for_as_often_as_the_provider_deserves(world: World) -> None:
+    provider = ScriptedProvider(world.platform)
+    provider.outputs_tries = 3
+    world.restart(provider=provider)
+    healed, lost = world.running(), world.running()
+    end(world, healed, State.COMPLETE)
+    world.platform.fail("outputs", *[Rejected("no such key", "outputs_lost")] * 2)
+    world.tick_until(healed, State.COMPLETE)
+    world.platform.set(str(world.run(lost).provider_id), State.COMPLETE)
+    world.platform.fail("outputs", *[Rejected("no such key", "outputs_lost")] * 3)
+    assert world.tick_until(lost, State.SYSTEM_ERROR).error_message
+
+
 def test_logs_that_are_gone_for_good_do_not_keep_a_run_from_its_end(world: World) -> None:
     run_id = world.running()
     end(world, run_id, State.COMPLETE)

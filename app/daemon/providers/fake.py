@@ -100,6 +100,7 @@ class FakeProvider(WorkflowProviderInterface):
     name = "fake"
     capabilities = Capabilities(cancel=True, task_logs=True, filesystem_protocols=("http", "https"))
     status_interval_seconds = 2.0
+    outputs_tries = 3
 
     def __init__(
         self,
