@@ -63,8 +63,8 @@ class NotAccepted(ProviderError):
 
 
 class NotReady(NotAccepted):
-    """Nothing was done and nothing is wrong with the provider: something that the run needs is being made, it is not its
-    turn yet, or its own user has to do something first.
+    """Nothing was done and nothing is wrong with the provider: something that the run needs is being made, it is not
+    its turn yet, or its own user has to do something first.
 
     `retry_after`: seconds after which it is worth coming again. It does not count as a failure of the provider.
     """

@@ -96,7 +96,7 @@ class Status:
     end_time: datetime | None = None
     cmd: tuple[str, ...] | None = None  # what was executed, for run_log.cmd
     needs_start: bool = False  # accepted as a draft: start_workflow is still owed
-    perhaps_canceled: bool = False  # its word for a failure is also that for a cancelled run: then our own intent decides
+    perhaps_canceled: bool = False  # its word for a failure also means cancelled: our own intent decides
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -243,7 +243,7 @@ class WorkflowProviderInterface(ABC):
 class CredentialSource(Protocol):
     """Lent to a provider whose users bring their own credentials: the secrets of runs, by run id.
 
-    A step has the secret of the run at the top of its pipeline. None: it is kept, but this daemon has not the key to it.
+    A step has the secret of the run at the top of its pipeline. None: kept, but this daemon lacks the key.
     """
 
     def __call__(self, run_ids: Iterable[str]) -> Mapping[str, str | None]: ...
