@@ -28,7 +28,7 @@ from app.database import Database
 from app.errors import NotReady, ProviderError
 from app.models import WorkflowRun
 from app.runs import claims, transitions
-from app.runs.claims import SUSPECT_AFTER, Claimant
+from app.runs.claims import SUSPECT_AFTER, Claimant, Outlook
 from app.runs.transitions import End
 from app.states import State
 
@@ -113,22 +113,23 @@ class ProviderLoop:
         if (closed := self.breaker.seconds_open()) > 0:
             return min(closed, self._poll_seconds)
         who = Claimant(self.provider.name, self._host, f"{self._daemon_id}:{next(self._ticks)}", self._holds.lease)
-        if not self._busy and not self._is_looking() and (suspects := self._claim(claims.claim_suspect, who, 1)):
+        outlook = self._look_ahead()
+        if self._may_be_suspect(outlook) and (suspects := self._claim(claims.claim_suspect, who, 1)):
             self._watch_closely(suspects[0])
             return 0.0
-        known = [] if self._is_looking() else self._claim(claims.claim_known, who, BATCH)
+        known = self._claim(claims.claim_known, who, BATCH) if outlook.known and not self._is_looking() else []
         if submitted := [run for run in known if run.provider_id is not None]:
             self._look = self._looker.submit(self._look_after, submitted)
             self._look.add_done_callback(self._looked)
         for run in known:
             if run.provider_id is None:
                 self._spawn(run, self._submitter.settle)
-        for run in self._claim(claims.claim_new, who, self._room()):
+        for run in self._claim(claims.claim_new, who, self._room()) if outlook.new else ():
             self._submitting.add(run.run_id)
             self._spawn(run, self._submitter.submit)
         if self._is_looking():
             return self._longest_delay()
-        return 0.0 if len(known) == BATCH else self._seconds_to_next_due()
+        return 0.0 if len(known) == BATCH else self._seconds_to(self._look_ahead() if known else outlook)
 
     def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
         """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
@@ -149,12 +150,21 @@ class ProviderLoop:
             active = claims.count_active(session, self.provider.name, host)
         return max(0, min(free, self.provider.max_active - active - len(self._submitting)))
 
-    def _seconds_to_next_due(self) -> float:
+    def _look_ahead(self) -> Outlook:
         with self._database.reading() as session:
-            due = claims.next_due(session, self.provider.name, self._host)
-        if due is None:
+            return claims.look_ahead(session, self.provider.name, self._host, self._now())
+
+    def _may_be_suspect(self, outlook: Outlook) -> bool:
+        """A run is due that must be worked on alone, and nothing else is in hand."""
+        if self._busy or self._is_looking() or not (outlook.known or outlook.new):
+            return False
+        with self._database.reading() as session:
+            return claims.has_suspect(session, self.provider.name, self._host, self._now())
+
+    def _seconds_to(self, outlook: Outlook) -> float:
+        if outlook.next_known is None:
             return self._longest_delay()
-        return min(self._longest_delay(), max(0.01, (due - self._now()).total_seconds()))
+        return min(self._longest_delay(), max(0.01, (outlook.next_known - self._now()).total_seconds()))
 
     def _longest_delay(self) -> float:
         """Until the next look at the database, or until the provider takes another submit."""

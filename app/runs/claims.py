@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, TextClause, and_, case, false, func, or_, select, update
+from sqlalchemy import ColumnElement, TextClause, and_, bindparam, case, exists, false, func, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
@@ -194,18 +194,39 @@ def woken_values(now: datetime) -> dict[str, object]:
     return {"hints": WorkflowRun.hints + 1, "due_at": case((sleeping, now), else_=WorkflowRun.due_at)}
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is due for one provider on one host, so that nothing is claimed in vain."""
+
+    known: bool  # a run past QUEUED is due now
+    new: bool  # a QUEUED one is
+    next_known: datetime | None  # when the next run past QUEUED is due, or was
+
+
+_OURS = and_(
+    WorkflowRun.provider_type == bindparam("provider"),
+    or_(WorkflowRun.host.is_(None), WorkflowRun.host == bindparam("host")),
+)
+_DUE = and_(_OURS, WorkflowRun.due_at <= bindparam("now"))
+_SUSPICIOUS = and_(_DUE, WorkflowRun.unreleased_claims > SUSPECT_AFTER)
+_OUTLOOK = select(
+    select(func.min(WorkflowRun.due_at)).where(IS_KNOWN, _OURS).scalar_subquery(), exists().where(IS_QUEUED, _DUE)
+)
+_HAS_SUSPECT = select(or_(exists().where(IS_KNOWN, _SUSPICIOUS), exists().where(IS_QUEUED, _SUSPICIOUS)))
+
+
+def look_ahead(session: Session, provider: str, host: str, now: datetime) -> Outlook:
+    """A cheap read: the first entry of each index."""
+    next_known, new = session.execute(_OUTLOOK, {"provider": provider, "host": host, "now": now}).one()
+    return Outlook(next_known is not None and next_known <= now, new, next_known)
+
+
+def has_suspect(session: Session, provider: str, host: str, now: datetime) -> bool:
+    """True where `claim_suspect` would find one. Reads all that is due."""
+    return bool(session.scalar(_HAS_SUSPECT, {"provider": provider, "host": host, "now": now}))
+
+
 def count_active(session: Session, provider: str, host: str | None) -> int:
     """Runs past QUEUED and not ended at this provider; on one host where `host` is given."""
     query = select(func.count()).select_from(WorkflowRun).where(IS_KNOWN, WorkflowRun.provider_type == provider)
     return session.scalar(query.where(WorkflowRun.host == host) if host else query) or 0
-
-
-def next_due(session: Session, provider: str, host: str) -> datetime | None:
-    """When the next run past QUEUED of this provider is due here; None where there is none."""
-    return session.scalar(
-        select(func.min(WorkflowRun.due_at)).where(
-            IS_KNOWN,
-            WorkflowRun.provider_type == provider,
-            or_(WorkflowRun.host.is_(None), WorkflowRun.host == host),
-        )
-    )

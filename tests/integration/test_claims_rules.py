@@ -348,18 +348,42 @@ def test_active_runs_are_counted(database: Database, clock: Clock) -> None:
         assert claims.count_active(session, "cloud", "elsewhere") == 0
 
 
-def test_next_due(database: Database, clock: Clock) -> None:
-    def next_due() -> Any:
+def test_the_outlook(database: Database, clock: Clock) -> None:
+    def look() -> tuple[bool, bool, Any]:
         with database.reading() as session:
-            return claims.next_due(session, "local", "here")
+            outlook = claims.look_ahead(session, "local", "here", clock())
+            return outlook.known, outlook.new, outlook.next_known
 
-    assert next_due() is None
-    accept(database, clock())  # a QUEUED run has no time of its own: it waits for room
-    assert next_due() is None
+    assert look() == (False, False, None)
+    accept(database, clock(), provider_type="cloud")
+    assert look() == (False, False, None)
+    queued = accept(database, clock())
+    assert look() == (False, True, None)  # a QUEUED run has no time of its own: it waits for room
+    change(database, queued, due_at=clock() + timedelta(minutes=1))
     for minutes, host in ((9, None), (5, "here"), (1, "there")):
         run = bring_to(database, State.RUNNING, clock())
         change(database, run.run_id, claim=None, host=host, due_at=clock() + timedelta(minutes=minutes))
-    assert next_due() == clock() + timedelta(minutes=5)
+    due = clock() + timedelta(minutes=5)
+    assert look() == (False, False, due)
+    clock.advance(minutes=5)
+    assert look() == (True, True, due)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING])
+def test_suspects_are_seen_where_they_can_be_claimed(database: Database, clock: Clock, state: State) -> None:
+    def is_seen() -> bool:
+        with database.reading() as session:
+            return claims.has_suspect(session, "local", "here", clock())
+
+    run_id = accept(database, clock()) if state == State.QUEUED else bring_to(database, state, clock()).run_id
+    change(database, run_id, claim=None, due_at=clock(), unreleased_claims=SUSPECT_AFTER)
+    assert not is_seen()
+    change(database, run_id, unreleased_claims=SUSPECT_AFTER + 1)
+    assert is_seen()
+    change(database, run_id, host="there")
+    assert not is_seen()
+    change(database, run_id, host="here", due_at=clock() + timedelta(seconds=1))
+    assert not is_seen()
 
 
 def test_claimed_rows_leave_large_columns_in_the_database(database: Database, clock: Clock) -> None:

@@ -95,7 +95,8 @@ CLAIMS: dict[str, tuple[Callable[[Session, datetime], object], tuple[str, ...]]]
     "claim_lost": (lambda session, now: claims.claim_lost(session, "d:1", ["gone"], now, LEASE), (KNOWN,)),
     "release_dead": (lambda session, now: claims.release_dead(session, ["dead"], now), (KNOWN, NEW)),
     "bring_back": (lambda session, now: claims.bring_back(session, now), (KNOWN, NEW)),
-    "next_due": (lambda session, now: claims.next_due(session, "local", "here"), (KNOWN,)),
+    "look_ahead": (lambda session, now: claims.look_ahead(session, "local", "here", now), (KNOWN, NEW)),
+    "has_suspect": (lambda session, now: claims.has_suspect(session, "local", "here", now), (KNOWN, NEW)),
     "count_active": (lambda session, now: claims.count_active(session, "local", "here"), (KNOWN,)),
 }
 
