@@ -40,11 +40,10 @@ _NAMES = uuid.UUID("6f0a1c5e-6b52-4a0e-9d0b-2f6d3f1f7c55")
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A pipeline as its steps are made: its row, its attachments' paths, its steps' runs, what is offered."""
+    """A pipeline as its steps are made: its row, its attachments' paths, what is offered."""
 
     parent: WorkflowRun
     attachments: tuple[str, ...]
-    steps: Mapping[str, tuple[str, int]]  # run id -> step, shard
     offers: Offers
     base: str
 
@@ -62,10 +61,12 @@ class PipelineStore:
 
     def pipeline(self, run_id: str) -> StoredPipeline | None:
         with self._database.reading() as session:
-            run = session.get(WorkflowRun, run_id)
-            if run is None or run.submit_request is None:
-                return None
-            return StoredPipeline(run.submit_request, run.state == State.CANCELING)
+            state = pipelines.state_of(session, run_id)
+        return StoredPipeline(state == State.CANCELING, lambda: self._request(run_id)) if state else None
+
+    def _request(self, run_id: str) -> Mapping[str, Any]:
+        with self._database.reading() as session:
+            return listing.get_run(session, run_id, None).submit_request or {}
 
     def steps(self, run_id: str, known: Collection[str]) -> Mapping[str, StepRun]:
         with self._database.reading() as session:
@@ -103,11 +104,10 @@ class PipelineStore:
 
     def _family(self, run_id: str, base: str) -> _Family:
         with self._database.reading() as session:
-            parent = listing.get_run(session, run_id, None)
+            parent = pipelines.parent_of_steps(session, run_id)
             attachments = tuple(file.path for file in listing.get_attachments(session, run_id))
-            steps = {row.run_id: (row.step, row.shard) for row in pipelines.steps_of(session, run_id)}
             offers = read_offers(fleet.offered(session, self._now()))
-        return _Family(parent, attachments, steps, offers, base)
+        return _Family(parent, attachments, offers, base)
 
     def _new_step(self, family: _Family, start: Start) -> NewStep:
         """The step's run, ended already where an earlier pipeline did it or nothing here would run it."""
@@ -150,9 +150,11 @@ class PipelineStore:
         if not isinstance(value, str) or not value.startswith(LOCATION):
             return value
         run_id, path = _parts(value)
-        if run_id not in family.steps:
+        with self._database.reading() as session:
+            place = pipelines.place_of(session, family.parent.run_id, run_id)
+        if place is None:
             raise InvalidRequest(f"{value!r} is no file of a step of this pipeline.")
-        step, shard = family.steps[run_id]
+        step, shard = place
         for found, open_it in self._output_files(run_id, path):
             name = check_name(f"{FOLDER}/{step}/{shard}/{found}")
             if name not in files:

@@ -20,6 +20,7 @@ from app.models import Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
 from app.runs import pipelines
 from app.states import TERMINAL, State
 
+_TAKE_NO_ATTACHMENTS = frozenset({"bvbrc"})
 _Query = TypeVar("_Query", bound=Select[Any])
 
 Cursor = tuple[datetime, str]
@@ -125,12 +126,14 @@ def get_failed_task(session: Session, run_id: str) -> TaskLog | None:
 
 
 def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
-    """The files of the request, by path; a step has those of its pipeline too."""
-    parent_id = session.scalar(select(WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id))
+    """The files of the request, by path; a step has those of its pipeline too, where its provider takes any."""
+    found = session.execute(
+        select(WorkflowRun.parent_id, WorkflowRun.provider_type).where(WorkflowRun.run_id == run_id)
+    ).one_or_none()
     own = get_own_attachments(session, run_id)
-    if parent_id is None:
+    if found is None or found.parent_id is None or found.provider_type in _TAKE_NO_ATTACHMENTS:
         return own
-    files = {file.path: file for file in (*get_own_attachments(session, parent_id), *own)}
+    files = {file.path: file for file in (*get_own_attachments(session, found.parent_id), *own)}
     return [files[path] for path in sorted(files)]
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.models import TaskLog, WorkflowRun
 from app.runs import acceptance, transitions
@@ -38,6 +38,26 @@ def accept_steps(session: Session, parent_id: str, steps: Iterable[NewStep], now
         if step.end is not None:
             transitions.end_at_once(session, accepted, step.end, now, by=f"parent {parent_id}")
     return True
+
+
+def state_of(session: Session, run_id: str) -> State | None:
+    """A pipeline's state."""
+    state = session.scalar(select(WorkflowRun.state).where(WorkflowRun.run_id == run_id))
+    return None if state is None else State(state)
+
+
+def parent_of_steps(session: Session, run_id: str) -> WorkflowRun:
+    """A pipeline without what may be large of it: reading its parameters, outputs or request raises."""
+    large = (WorkflowRun.workflow_params, WorkflowRun.outputs, WorkflowRun.submit_request)
+    options = [defer(column, raiseload=True) for column in large]
+    return session.scalars(select(WorkflowRun).options(*options).where(WorkflowRun.run_id == run_id)).one()
+
+
+def place_of(session: Session, parent_id: str, run_id: str) -> tuple[str, int] | None:
+    """Which step and which shard of this pipeline a run is; None where it is none of them."""
+    query = select(WorkflowRun.step, WorkflowRun.shard)
+    row = session.execute(query.where(WorkflowRun.run_id == run_id, WorkflowRun.parent_id == parent_id)).one_or_none()
+    return None if row is None else (str(row.step), int(row.shard))
 
 
 def steps_of(session: Session, parent_id: str) -> Sequence[Row[str, str | None, int, int, State]]:

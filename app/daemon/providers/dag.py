@@ -44,10 +44,10 @@ KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class StoredPipeline:
-    """`request` is what `prepare_request` made. `canceling`: nothing may begin any more."""
+    """`canceling`: nothing may begin any more. `request` reads what `prepare_request` made."""
 
-    request: Mapping[str, Any]
     canceling: bool
+    request: Callable[[], Mapping[str, Any]]
 
 
 class PipelineRuns(Protocol):
@@ -188,7 +188,7 @@ class DagProvider(WorkflowProviderInterface):
 
     def _remembered(self, run_id: str, stored: StoredPipeline) -> _Memory:
         if run_id not in self._memory:
-            self._memory[run_id] = _Memory(stored.request)
+            self._memory[run_id] = _Memory(stored.request())
         self._memory.move_to_end(run_id)
         while len(self._memory) > KEPT:
             self._memory.popitem(last=False)
