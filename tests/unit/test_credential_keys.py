@@ -19,7 +19,10 @@ def test_keys_are_read_in_their_order(blind: None, tmp_path: Path) -> None:
     assert not any(key in repr(settings) for key in KEYS)
 
 
-@pytest.mark.parametrize("wrong", ["x", "a" * 64, KEYS[0][:-1], f"{KEYS[0]},x", "ü" * 44])
+WRONG = ["x", "a" * 64, KEYS[0][:-1], f"{KEYS[0]},x", "ü" * 44]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=["short", "letters", "cut", "second", "umlauts"])
 def test_what_is_no_key_is_refused_and_not_repeated(blind: None, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("CREDENTIALS_KEYS", wrong)
     with pytest.raises(SettingsError, match=r"CREDENTIALS_KEYS: .*32 random bytes") as refusal:
