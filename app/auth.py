@@ -37,8 +37,8 @@ Identify = Callable[[Request], str | None]
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CORS_HEADERS = {
-    "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Range",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Range, X-BVBRC-Token",
     "Access-Control-Expose-Headers": "Content-Range, Retry-After",
 }
 

@@ -7,7 +7,6 @@ expires (BV-BRC's P3AuthToken and P3TokenValidator).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -46,14 +45,15 @@ def read_token(text: str) -> BvbrcToken | None:
     return BvbrcToken(text, found[1], datetime.fromtimestamp(int(expiry[1]), UTC) if expiry else None)
 
 
-def sent_token(headers: Mapping[str, str]) -> str | None:
+def sent_token(own: str, general: str) -> str | None:
     """The token that came with a request: in its own header, else in Authorization where that is plainly one.
 
-    Raises InvalidRequest, without the value, where the own header holds something else.
+    Takes the values of both, empty where they were not sent. Raises InvalidRequest, without the value, where the own
+    header holds something else.
     """
-    if own := headers.get(HEADER, "").strip():
+    own, general = own.strip(), general.strip()
+    if own:
         if read_token(own) is None:
             raise InvalidRequest(f"{HEADER} is not a BV-BRC token: it must read un=<user>|…|expiry=…|sig=….")
         return own
-    general = headers.get("Authorization", "").strip()
     return general if read_token(general) else None

@@ -10,6 +10,7 @@ from flask import current_app
 
 from app.artifacts import ArtifactStorage
 from app.clock import utc_now
+from app.credentials import Vault
 from app.database import Database
 from app.hints import Hinter
 from app.paging import PageTokens
@@ -27,6 +28,7 @@ class Context:
     hinter: Hinter
     page_tokens: PageTokens
     waiters: Waiters
+    vault: Vault
     now: Callable[[], datetime] = utc_now
 
 

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 BVBRC = "bvbrc"
 """The kind of a BV-BRC token."""
+USED_BY = {BVBRC: frozenset({"bvbrc", "dag"})}
+"""Kind -> the providers whose runs may need it."""
 CHUNK = 500
 
 
@@ -30,13 +32,15 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
 
-    def store(self, session: Session, root_run_id: str, kind: str, secret: str) -> None:
-        """Keep it with this root run, in place of an earlier one; nothing happens where the run is over or deleted."""
-        state = select(WorkflowRun.state).where(WorkflowRun.run_id == root_run_id).with_for_update(key_share=True)
-        if session.scalar(state) in {None, *TERMINAL}:
-            return
+    def store(self, session: Session, root_run_id: str, kind: str, secret: str) -> bool:
+        """Keep it with this root run, in place of an earlier one; False where the run has no use for it, or is over."""
+        seen = select(WorkflowRun.state, WorkflowRun.provider_type).where(WorkflowRun.run_id == root_run_id)
+        run = session.execute(seen.with_for_update(key_share=True)).one_or_none()
+        if run is None or run.state in TERMINAL or run.provider_type not in USED_BY[kind]:
+            return False
         sealed = self._fernet.encrypt(json.dumps([root_run_id, kind, secret]).encode()).decode()
         session.merge(RunCredential(root_run_id=root_run_id, kind=kind, secret=sealed))
+        return True
 
     def read(self, session: Session, run_ids: Iterable[str], kind: str) -> dict[str, str | None]:
         """By run, also for steps: the secret of its root run. None where no key here fits; else left out."""

@@ -17,6 +17,7 @@ from app.api.addresses import AliasPrefix, NameConverter, is_api_path
 from app.artifacts import make_storage
 from app.clock import utc_now
 from app.context import Context
+from app.credentials import Vault
 from app.database import Database, engine_options, prepare
 from app.extensions import db, migrate
 from app.hints import Hinter
@@ -89,6 +90,7 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
         Hinter(hint_url, settings.daemon_notification_secret),
         PageTokens(settings.signing_key()),
         Waiters(settings.max_waiters),
+        Vault(settings.credential_keys()),
         now,
     )
 

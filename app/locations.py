@@ -15,11 +15,13 @@ PROVIDER_SCHEMES = {"healthomics": "healthomics", "sevenbridges": "sevenbridges"
 INLINE = "inline:"
 """The workflow_url of a pipeline whose document is in workflow_params."""
 FETCHED_SCHEMES = frozenset({"http", "https", "s3", "trs"})
+BVBRC_APP = re.compile(r"bvbrc:[A-Za-z]\w{0,99}", re.ASCII | re.IGNORECASE)
 HEALTHOMICS_ID = re.compile(r"\d+|wf-[\w-]+", re.ASCII)
 _SEVENBRIDGES_PREFIX = "sevenbridges:"
 _SEVENBRIDGES_APP = re.compile(r"\w[\w.-]*/\w[\w.-]*/\w[\w.-]*(/\d+)?", re.ASCII)
 _HEALTHOMICS_ARN = re.compile(r"arn:aws[a-z-]*:omics:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_PLATFORM_TYPES = {"sevenbridges": "CWL", "bvbrc": "BVBRC"}
 _SUFFIX_TYPES = {".cwl": "CWL", ".wdl": "WDL", ".nf": "NFL", ".smk": "SMK"}
 
 
@@ -38,8 +40,8 @@ def provider_of(workflow_url: str) -> str | None:
 
 def type_of(workflow_url: str) -> str | None:
     """The workflow type that the suffix tells, or the platform."""
-    if scheme_of(workflow_url) == "sevenbridges":
-        return "CWL"
+    if told := _PLATFORM_TYPES.get(scheme_of(workflow_url)):
+        return told
     path = workflow_url.partition("#")[0].partition("?")[0]
     if posixpath.basename(path) == "Snakefile":
         return "SMK"
@@ -67,6 +69,8 @@ def check_location(
         _check_below_roots(workflow_url, roots)
     elif scheme == "sevenbridges":
         _check_app(workflow_url)
+    elif scheme == "bvbrc":
+        _check_bvbrc_app(workflow_url)
     elif scheme and not provider_of(workflow_url):
         _check_scheme(workflow_url, scheme, FETCHED_SCHEMES | {word.lower() for word in schemes})
     elif not scheme and not takes_ids:
@@ -76,6 +80,11 @@ def check_location(
 def _check_app(workflow_url: str) -> None:
     if sevenbridges_app(workflow_url) is None:
         raise InvalidRequest(f"workflow_url {workflow_url!r} is not sevenbridges:owner/project/app[/revision].")
+
+
+def _check_bvbrc_app(workflow_url: str) -> None:
+    if BVBRC_APP.fullmatch(workflow_url) is None:
+        raise InvalidRequest(f"workflow_url {workflow_url!r} is not bvbrc:<app>, as in bvbrc:GenomeAssembly2.")
 
 
 def _check_scheme(workflow_url: str, scheme: str, allowed: Collection[str]) -> None:

@@ -23,8 +23,9 @@ TYPE_ALIASES = {
     "snakemake": "SMK",
     "dag": "DAG",
     "bvbrc-dag": "DAG",
+    "bvbrc": "BVBRC",
 }
-NEWEST_KNOWN = {"CWL": "v1.2", "WDL": "1.0", "NFL": "DSL2", "SMK": "1.0", "DAG": "1.0"}
+NEWEST_KNOWN = {"CWL": "v1.2", "WDL": "1.0", "NFL": "DSL2", "SMK": "1.0", "DAG": "1.0", "BVBRC": "1.0"}
 """What a missing version means where nobody has said yet what is installed."""
 PROVIDER_ALIASES = {"aws-omics": "healthomics", "omics": "healthomics", "seven-bridges": "sevenbridges"}
 """Other names under which clients ask for a provider as if it were an engine."""

@@ -6,13 +6,14 @@ Knows WES's fields and forms; where a run goes is `app/routing.py`'s, how it is 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from flask import Request
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
@@ -27,6 +28,7 @@ from app.routing import Offers, Route, Rules, read_offers, route
 from app.run_requests import FIELDS, MAX_KEY_BYTES, RunRequest, read_fields
 from app.runs import acceptance, listing
 from app.runs.acceptance import NewAttachment, NewRun
+from app.sent_credentials import read_credentials
 from app.states import is_terminal
 from app.strict import check_text, load_json
 from config import Settings
@@ -42,6 +44,7 @@ class Submission:
     request: RunRequest
     uploads: tuple[Upload, ...] = ()
     idempotency_key: str | None = None
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)  # kind -> secret
 
 
 def read_submission(http: Request, settings: Settings) -> Submission:
@@ -54,6 +57,7 @@ def read_submission(http: Request, settings: Settings) -> Submission:
         read_fields(fields, names),
         tuple(cast(Upload, file.stream) for file in files),
         read_idempotency_key(http),
+        read_credentials(http),
     )
 
 
@@ -81,15 +85,21 @@ def submit(context: Context, owner: str, submission: Submission) -> str:
     names = submission.request.attachments
     files = tuple(NewAttachment(name, *file) for name, file in zip(names, kept, strict=True))
     new = _new_run(owner, submission.request, chosen, files, submission.idempotency_key)
-    return _accept(context, new)
+    return _accept(context, new, submission.credentials)
 
 
 def resubmit(
-    context: Context, owner: str, run_id: str, idempotency_key: str | None = None, *, from_failed: bool = False
+    context: Context,
+    owner: str,
+    run_id: str,
+    idempotency_key: str | None = None,
+    credentials: Mapping[str, str] | None = None,
+    *,
+    from_failed: bool = False,
 ) -> str:
     """The same request as a new run; `from_failed`: a pipeline's steps that succeeded are not done again.
 
-    Raises NotFound, Conflict and what `submit` raises.
+    `credentials` come anew: those of the earlier run are gone. Raises NotFound, Conflict and what `submit` raises.
     """
     with context.database.reading() as session:
         run = listing.get_run(session, run_id, owner)
@@ -103,7 +113,8 @@ def resubmit(
         context.storage.renew_blob(file.sha256)
     new = _new_run(owner, request, route_request(context, request), files, idempotency_key)
     words = f"accepted as a re-run of {run_id}" + (", from what failed" if from_failed else "")
-    return _accept(context, replace(new, note=words, reused_from=run_id if from_failed else None))
+    new = replace(new, note=words, reused_from=run_id if from_failed else None)
+    return _accept(context, new, credentials or {})
 
 
 def check_pipeline(context: Context, request: RunRequest, read: Read) -> None:
@@ -250,12 +261,19 @@ def _new_run(
     )
 
 
-def _accept(context: Context, new: NewRun) -> str:
+def _accept(context: Context, new: NewRun, credentials: Mapping[str, str]) -> str:
     """One transaction; then a hint. Where the answer to COMMIT was lost it is asked again: `accept` finds the row."""
     now = context.now()
+
+    def work(session: Session) -> str:
+        run_id = acceptance.accept(session, new, now)
+        for kind, secret in credentials.items():
+            context.vault.store(session, run_id, kind, secret)
+        return run_id
+
     for attempt in range(1, _TRIES + 1):
         try:
-            run_id = context.database.transact(lambda session: acceptance.accept(session, new, now))
+            run_id = context.database.transact(work)
             break
         except DBAPIError as error:
             if attempt == _TRIES or not error.connection_invalidated:

@@ -28,6 +28,7 @@ from app.pipeline_states import read_outlook
 from app.readiness import database_problem
 from app.run_requests import read_fields
 from app.runs import listing, pipelines, transitions
+from app.sent_credentials import read_credentials
 from app.states import is_terminal
 from app.submissions import Submission, check_pipeline, read_idempotency_key, reader, route_request, submit
 
@@ -160,7 +161,8 @@ def _pipeline_submission(document: dict[str, Any], tools: dict[str, Any] | None 
 def _submission(fields: dict[str, Any], files: dict[str, Any]) -> Submission:
     """`files`: JSON documents by the names under which they are attached."""
     uploads = tuple(_upload(document) for document in files.values())
-    return Submission(read_fields(fields, tuple(files)), uploads, read_idempotency_key(request))
+    key, sent = read_idempotency_key(request), read_credentials(request)
+    return Submission(read_fields(fields, tuple(files)), uploads, key, sent)
 
 
 def _upload(document: Any) -> Upload:

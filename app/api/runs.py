@@ -13,17 +13,20 @@ from app.api import models
 from app.api.queries import read_filter, read_page_size, read_page_token, read_wait
 from app.api.shapes import Json, run_event, run_log, run_summary
 from app.auth import current_user
+from app.bvbrc_token import HEADER
 from app.context import current
 from app.database import Database
 from app.errors import InvalidRequest
 from app.runs import deletion, listing, transitions
 from app.runs.listing import Cursor, RunFilter
+from app.sent_credentials import read_credentials, renew_credentials
 from app.states import State, is_terminal
 from app.submissions import read_idempotency_key, read_submission, resubmit, submit
 from app.validation import check_request
 
 MAX_INLINE_TASKS = 1000
 ns = Namespace("runs", "Submit, follow, cancel, delete", path="/runs")
+_TOKEN = {HEADER: {"in": "header", "description": "The caller's BV-BRC token, for runs that go there"}}
 _PAGE = {"page_size": "At most so many", "page_token": "next_page_token of the page before"}
 _FILTERS = {
     "state": "One or several, with commas",
@@ -53,7 +56,7 @@ class Runs(Resource):
         return _list(scope, owner, which, size, position)
 
     @ns.expect(models.RUN_REQUEST)
-    @ns.doc(params={"Idempotency-Key": {"in": "header", "description": "The same key makes no second run"}})
+    @ns.doc(params={"Idempotency-Key": {"in": "header", "description": "The same key makes no second run"}, **_TOKEN})
     @ns.response(200, "Accepted", models.RUN_ID)
     @ns.response(400, "Malformed, or not supported here", models.ERROR)
     def post(self) -> Json:
@@ -128,14 +131,27 @@ class Cancellation(Resource):
 @ns.route("/<string:run_id>/rerun")
 @ns.response(404, "No such run of yours", models.ERROR)
 class Rerun(Resource):
-    @ns.doc(params={"from": "`failed`: of a pipeline, only what has not succeeded"})
+    @ns.doc(params={"from": "`failed`: of a pipeline, only what has not succeeded", **_TOKEN})
     @ns.response(200, "Accepted", models.RUN_ID)
     def post(self, run_id: str) -> Json:
         """Run the same request again, as a new run"""
         key, start = read_idempotency_key(request), request.args.get("from", "")
         if start not in ("", "failed"):
             raise InvalidRequest("from can be `failed` only.")
-        return {"run_id": resubmit(current(), current_user(), run_id, key, from_failed=start == "failed")}
+        sent, only_failed = read_credentials(request), start == "failed"
+        return {"run_id": resubmit(current(), current_user(), run_id, key, sent, from_failed=only_failed)}
+
+
+@ns.route("/<string:run_id>/credentials")
+@ns.response(404, "No such run of yours", models.ERROR)
+class RunCredentials(Resource):
+    @ns.doc(params=_TOKEN)
+    @ns.response(200, "Kept until the run has ended", models.RUN_ID)
+    @ns.response(409, "It has ended", models.ERROR)
+    def put(self, run_id: str) -> Json:
+        """Send a fresh token for a run that waits for one"""
+        renew_credentials(current(), current_user(), run_id, read_credentials(request))
+        return {"run_id": run_id}
 
 
 @ns.route("/<string:run_id>/events")

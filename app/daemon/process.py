@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.artifacts import ArtifactStorage, make_storage
 from app.clock import utc_now
+from app.credentials import BVBRC, StoredCredentials, Vault
 from app.daemon.claimed_runs import Policy
 from app.daemon.notification_server import NotificationServer
 from app.daemon.pipeline_store import PipelineStore
@@ -83,8 +84,9 @@ def _build(settings: Settings, database: Database, storage: ArtifactStorage, hos
         max_log_bytes=settings.max_log_bytes,
     )
     pipelines = PipelineStore(database, storage, utc_now, Rules(settings.default_wes_provider, settings.file_roots))
+    tokens = StoredCredentials(database, Vault(settings.credential_keys()), BVBRC)
     daemon = WorkflowDaemon(
-        [make_provider(name, settings, host, pipelines) for name in settings.providers],
+        [make_provider(name, settings, host, pipelines, tokens) for name in settings.providers],
         database,
         storage,
         identity=identity,

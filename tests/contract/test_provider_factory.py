@@ -16,7 +16,12 @@ from config import Settings, SettingsError
 @pytest.fixture
 def plain(blind: None, tmp_path: Path) -> Settings:
     return Settings(
-        _env_file=None, data_dir=tmp_path, fake_provider_visibility_seconds=3, fake_provider_timeout_seconds=4
+        _env_file=None,
+        data_dir=tmp_path,
+        fake_provider_visibility_seconds=3,
+        fake_provider_timeout_seconds=4,
+        healthomics_role_arn="arn:aws:iam::123456789012:role/wes",
+        sevenbridges_api_token="token",
     )
 
 
@@ -46,3 +51,17 @@ def test_no_sdk_is_imported_before_it_is_needed() -> None:
     program = "import sys, app.daemon.providers.provider_factory; print(*sys.modules, sep='\\n')"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"requests", "boto3", "botocore", "sevenbridges", "app.daemon.engines.cwltool"} & set(modules)
+
+
+def test_bvbrc_is_lent_the_tokens_of_runs(blind: None, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, bvbrc_preflight_seconds=7, bvbrc_grace_seconds=11)
+    provider = make_provider("bvbrc", settings, "here", credentials=lambda run_ids: {})
+    assert (provider.name, provider.submit_timeout_seconds, provider.visibility_grace_seconds) == ("bvbrc", 14, 11)
+
+
+@pytest.mark.parametrize("url", ["http://bvbrc.example.org/services/app_service", "http://127.0.0.1.example.org"])
+@pytest.mark.parametrize("name", ["bvbrc_service_url", "bvbrc_workspace_url"])
+def test_tokens_are_sent_over_tls_only(blind: None, tmp_path: Path, name: str, url: str) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, **{name: url})
+    with pytest.raises(SettingsError, match="https"):
+        make_provider("bvbrc", settings, "here", credentials=lambda run_ids: {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -17,7 +19,8 @@ from app.runs import deletion, transitions
 from app.runs.transitions import End
 from app.states import TERMINAL, State
 from tests.conftest import Clock
-from tests.rows import accept, bring_to, claim_new, move, row
+from tests.rows import accept as rows_accept
+from tests.rows import bring_to, claim_new, move, row, who
 
 SECRET = "un=alice|tokenid=0d1f|expiry=1800000000|sig=5eC4e7"
 KEY, OTHER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -28,8 +31,12 @@ def vault() -> Vault:
     return Vault([KEY])
 
 
-def store(database: Database, vault: Vault, run_id: str, secret: str = SECRET, kind: str = BVBRC) -> None:
-    database.transact(lambda session: vault.store(session, run_id, kind, secret))
+def accept(database: Database, now: datetime, **changes: Any) -> str:
+    return rows_accept(database, now, **{"provider_type": "bvbrc"} | changes)
+
+
+def store(database: Database, vault: Vault, run_id: str, secret: str = SECRET) -> bool:
+    return database.transact(lambda session: vault.store(session, run_id, BVBRC, secret))
 
 
 def read(database: Database, vault: Vault, *run_ids: str) -> Mapping[str, str | None]:
@@ -46,7 +53,7 @@ def step(database: Database, clock: Clock, parent_id: str, name: str = "one") ->
 
 
 def end(database: Database, clock: Clock, run_id: str, state: State = State.COMPLETE) -> None:
-    run = next(run for run in claim_new(database, clock(), limit=1000) if run.run_id == run_id)
+    run = next(run for run in claim_new(database, clock(), who(provider="bvbrc"), 1000) if run.run_id == run_id)
     assert move(database, run, State.INITIALIZING, clock())
     over = End(state, "over", reason="because" if state == State.SYSTEM_ERROR else None)
     assert database.transact(lambda session: transitions.finish(session, run, over, clock(), by="daemon"))
@@ -75,8 +82,15 @@ def test_a_fresh_one_takes_the_place_of_the_old(database: Database, vault: Vault
 
 def test_kinds_are_kept_apart(database: Database, vault: Vault, clock: Clock) -> None:
     run_id = accept(database, clock())
-    store(database, vault, run_id, "something else", kind="other")
-    assert read(database, vault, run_id) == {}
+    assert store(database, vault, run_id)
+    assert StoredCredentials(database, vault, "another")([run_id]) == {}
+
+
+@pytest.mark.parametrize("provider", ["bvbrc", "dag", "local"])
+def test_it_is_kept_only_where_it_is_of_use(database: Database, vault: Vault, clock: Clock, provider: str) -> None:
+    run_id = accept(database, clock(), provider_type=provider)
+    assert store(database, vault, run_id) == (provider != "local")
+    assert len(rows(database)) == (provider != "local")
 
 
 def test_steps_have_the_secret_of_the_run_at_the_top(database: Database, vault: Vault, clock: Clock) -> None:
@@ -114,7 +128,7 @@ def test_it_goes_when_an_unstarted_run_is_cancelled(database: Database, vault: V
 
 
 def test_a_run_that_is_being_cancelled_still_needs_it(database: Database, vault: Vault, clock: Clock) -> None:
-    run = bring_to(database, State.RUNNING, clock())
+    run = bring_to(database, State.RUNNING, clock(), who(provider="bvbrc"), provider_type="bvbrc")
     store(database, vault, run.run_id)
     database.transact(lambda session: transitions.cancel(session, run.run_id, clock(), by="ann"))
     assert read(database, vault, run.run_id) == {run.run_id: SECRET}
@@ -141,9 +155,8 @@ def test_it_stays_until_the_last_step_has_ended(database: Database, vault: Vault
 
 
 def test_nothing_is_kept_for_a_run_that_is_over_or_gone(database: Database, vault: Vault, clock: Clock) -> None:
-    over = bring_to(database, State.COMPLETE, clock()).run_id
-    for run_id in over, "gone":
-        store(database, vault, run_id)
+    over = bring_to(database, State.COMPLETE, clock(), who(provider="bvbrc"), provider_type="bvbrc").run_id
+    assert not any(store(database, vault, run_id) for run_id in (over, "gone"))
     assert rows(database) == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.daemon.providers.provider_interface import WorkflowProviderInterface
+from app.daemon.providers.provider_interface import CredentialSource, WorkflowProviderInterface
 from app.daemon.providers.shim_launcher import ColdLauncher, ShimLauncher, keep_hint_target
 from app.errors import Rejected
 from config import Settings, SettingsError
@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 
 def make_provider(
-    name: str, settings: Settings, host: str, pipelines: PipelineRuns | None = None
+    name: str,
+    settings: Settings,
+    host: str,
+    pipelines: PipelineRuns | None = None,
+    credentials: CredentialSource | None = None,
 ) -> WorkflowProviderInterface:
-    """`host`: the id of this daemon's host, for a provider whose runs stay on it. `pipelines`: for dag.
+    """`host`: the id of this daemon's host, for a provider whose runs stay on it. `pipelines`: for dag; `credentials`:
+    the BV-BRC tokens that came with runs, for bvbrc.
 
     Raises SettingsError where there is no such provider, or a package that it needs is not installed.
     """
     if name.strip().lower() == "dag" and pipelines is not None:
         return _dag(settings, pipelines)
+    if name.strip().lower() == "bvbrc" and credentials is not None:
+        return _bvbrc(settings, credentials)
     make = MAKERS.get(name.strip().lower())
     if make is None:
-        raise SettingsError(f"PROVIDERS: there is no provider {name!r}, only {', '.join(sorted([*MAKERS, 'dag']))}.")
+        known = ", ".join(sorted([*MAKERS, "bvbrc", "dag"]))
+        raise SettingsError(f"PROVIDERS: there is no provider {name!r}, only {known}.")
     try:
         return make(settings, host)
     except ModuleNotFoundError as error:
@@ -93,6 +101,27 @@ def _fake_two_phase(settings: Settings, host: str) -> WorkflowProviderInterface:
         timeout_seconds=settings.fake_provider_timeout_seconds,
         visibility_grace_seconds=settings.fake_provider_visibility_seconds,
     )
+
+
+def _bvbrc(settings: Settings, credentials: CredentialSource) -> WorkflowProviderInterface:
+    from app.daemon.providers.bvbrc import BvbrcAccess, BvbrcOptions, BvbrcProvider
+
+    access = BvbrcAccess(
+        settings.bvbrc_service_url,
+        settings.bvbrc_workspace_url,
+        settings.bvbrc_timeout_seconds,
+        settings.bvbrc_preflight_seconds,
+    )
+    options = BvbrcOptions(
+        grace_seconds=settings.bvbrc_grace_seconds,
+        calls_per_second=settings.bvbrc_calls_per_second,
+        concurrent_submits=settings.bvbrc_concurrent_submits,
+        max_active=settings.bvbrc_max_active_runs,
+    )
+    try:
+        return BvbrcProvider(access, options, credentials)
+    except ValueError as error:
+        raise SettingsError(f"BVBRC_SERVICE_URL, BVBRC_WORKSPACE_URL: {error}") from None
 
 
 def _sevenbridges(settings: Settings, host: str) -> WorkflowProviderInterface:
