@@ -17,6 +17,8 @@ from app.fake_service.cloud import Clock, FakeCloud
 from app.fake_service.faults import Faults
 from app.fake_service.ledger import Ledger
 from app.fake_service.server import FakeService
+from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
+from tests.fakes.server import InThread
 from tests.services import Services
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
@@ -111,8 +113,44 @@ def test_every_app_starts_once_whenever_the_daemon_is_killed(kill_after: int, tm
             services.start_daemon()
             end = client.wait_for_run_completion(accepted["run_id"], timeout=END_SECONDS)
             names = [task["name"] for task in client.get_run_log(accepted["run_id"])["task_logs"]]
-    assert (end["state"], names) == ("COMPLETE", ["step1", "step2"])
+    assert (end["state"], names) == ("COMPLETE", ["assemble", "annotate"])
     assert started(tmp_path / "ledger.jsonl") == 2
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 2])
+def test_the_example_runs_on_bvbrc_whenever_the_daemon_is_killed(kill_after: int) -> None:
+    """The document and the calls as the pipeline engine's own page has them."""
+    with InThread(Bvbrc(speed=30.0)) as bvbrc:
+        settings = {
+            "PROVIDERS": "bvbrc,dag",
+            "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
+            "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
+            "DAEMON_POLL_INTERVAL": "1",
+            "DAEMON_STATUS_CHECK_INTERVAL": "1",
+        }
+        with Services(settings) as services:
+            workflows = f"{services.origin}/api/v1/workflows"
+            headers = {"Content-Type": "application/json", "Authorization": bvbrc.control.token(user="user")}
+            submitted = requests.post(
+                f"{workflows}/submit", data=SEED_DOCUMENT.read_bytes(), headers=headers, timeout=60
+            ).json()
+            assert submitted.get("status") == "pending", submitted
+            deadline = time.monotonic() + END_SECONDS
+            while len(bvbrc.control.tasks()) < kill_after and time.monotonic() < deadline:
+                time.sleep(0.1)
+            services.kill_daemon()
+            services.start_daemon()
+            end = services.client().wait_for_run_completion(submitted["run_id"], timeout=END_SECONDS)
+            status = requests.get(f"{workflows}/{submitted['workflow_id']}/status", timeout=60).json()
+            said = services.log("daemon") + json.dumps(status)
+        tasks = bvbrc.control.tasks()
+    assert (end["state"], status["status"]) == ("COMPLETE", "succeeded"), said[-3000:]
+    assert [(step["step_name"], step["status"]) for step in status["steps"]] == [
+        ("assemble", "succeeded"),
+        ("annotate", "succeeded"),
+    ]
+    assert [(task["app"], task["starts"]) for task in tasks] == [("GenomeAssembly2", 1), ("GenomeAnnotation", 1)]
+    assert "sig=" not in said
 
 
 def started(ledger: Path) -> int:
