@@ -77,7 +77,7 @@ def questions() -> dict[str, Question]:
         "counts by state": lambda session: counts.by_state(session, "local"),
         "bounded count": lambda session: listing.count_runs(session, "local", newest, 1000),
         "claim 500 due runs": lambda session: claims.claim_known(session, who, NOW, 500),
-        "when the next is due": lambda session: claims.next_due(session, "fake", "host"),
+        "what is due": lambda session: claims.look_ahead(session, "fake", "host", NOW),
     }
 
 
