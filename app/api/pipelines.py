@@ -160,9 +160,8 @@ def _pipeline_submission(document: dict[str, Any], tools: dict[str, Any] | None 
 
 def _submission(fields: dict[str, Any], files: dict[str, Any]) -> Submission:
     """`files`: JSON documents by the names under which they are attached."""
-    uploads = tuple(_upload(document) for document in files.values())
-    key, sent = read_idempotency_key(request), read_credentials(request)
-    return Submission(read_fields(fields, tuple(files)), uploads, key, sent)
+    asked, key, sent = read_fields(fields, tuple(files)), read_idempotency_key(request), read_credentials(request)
+    return Submission(asked, tuple(_upload(document) for document in files.values()), key, sent)
 
 
 def _upload(document: Any) -> Upload:
