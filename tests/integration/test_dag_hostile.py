@@ -42,7 +42,7 @@ PIPELINES = st.fixed_dictionaries(
 )
 CWL = st.fixed_dictionaries(
     {"class": st.just("Workflow")},
-    optional={key: VALUES for key in ("inputs", "outputs", "steps", "requirements", "label", "id", "cwlVersion")},
+    optional=dict.fromkeys(("inputs", "outputs", "steps", "requirements", "label", "id", "cwlVersion"), VALUES),
 )
 
 
