@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Pool, event
 
 from app.artifacts import DirectoryStorage
 from app.database import Database, engine_options, prepare
@@ -90,6 +91,26 @@ def migrating(url: str) -> Iterator[Engine]:
         prepare(db.engine)
         yield db.engine
         db.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _no_open_results() -> Iterator[None]:
+    """A SELECT that was not read to its end keeps SQLite's read lock past the transaction: no test leaves one behind."""
+    open_results: list[str] = []
+
+    def probe(connection: object, record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            try:
+                for _ in range(2):  # a function cannot be replaced while a statement is active
+                    connection.create_function("probe", 0, None)
+                    connection.create_function("probe", 0, str)
+            except sqlite3.OperationalError as error:
+                open_results.append(str(error))
+
+    event.listen(Pool, "checkin", probe)
+    yield
+    event.remove(Pool, "checkin", probe)
+    assert not open_results, "a connection came back to its pool with a statement that is still active"
 
 
 @pytest.fixture(scope="session")

@@ -7,5 +7,6 @@ listing      pages, one run
 counts       how many runs there are in each state
 deletion     rows of ended runs
 
-Functions take an open `Session` inside a transaction that the caller began; they never commit.
+Functions take an open `Session` inside a transaction that the caller began; they never commit. They read every result
+to its end: one that is left open keeps SQLite's read lock, and every writer waiting, until it is collected.
 """

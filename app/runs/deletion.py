@@ -25,7 +25,7 @@ def delete_run(session: Session, run_id: str, owner: str | None) -> list[str]:
     if run.parent_id is not None:
         raise Conflict(f"Run {run_id} is a step of run {run.parent_id}. Delete that run.")
     gone = [run_id]
-    for child in session.scalars(select(WorkflowRun.run_id).where(WorkflowRun.parent_id == run_id)):
+    for child in session.scalars(select(WorkflowRun.run_id).where(WorkflowRun.parent_id == run_id)).all():
         session.execute(update(WorkflowRun).where(WorkflowRun.run_id == child).values(parent_id=None))
         gone += delete_run(session, child, None)
     session.execute(delete(WorkflowRun).where(WorkflowRun.run_id == run_id))

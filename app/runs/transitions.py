@@ -240,10 +240,13 @@ def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
 
 
 def _lock_parent(session: Session, parent_id: str | None) -> None:
-    """Parents before children, everywhere: two transactions that end siblings must not wait for each other."""
+    """Parents before children, everywhere: two transactions that end siblings must not wait for each other.
+
+    `scalar`, as a result that nobody reads to its end keeps SQLite's read lock past the COMMIT.
+    """
     if parent_id:
         parent = select(WorkflowRun.run_id).where(WorkflowRun.run_id == parent_id)
-        session.execute(parent.with_for_update(key_share=True))
+        session.scalar(parent.with_for_update(key_share=True))
 
 
 def _wake_parent(session: Session, parent_id: str | None, now: datetime) -> None:

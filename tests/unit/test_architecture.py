@@ -100,12 +100,42 @@ def reads_environment(node: ast.AST) -> str | None:
     return None
 
 
+def drops_rows(node: ast.AST) -> str | None:
+    """A function that executes a SELECT and does not look at the result."""
+    if not isinstance(node, ast.FunctionDef):
+        return None
+    selects = {
+        target.id
+        for part in ast.walk(node)
+        for target in targets(part)
+        if isinstance(target, ast.Name) and _root(getattr(part, "value", None)) == "select"
+    }
+    for part in ast.walk(node):
+        match part:
+            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="execute" | "scalars"), args=[query, *_])):
+                if _root(query) in selects | {"select"}:
+                    return f"drops the rows of a select in {node.name}"
+    return None
+
+
+def _root(expression: ast.expr | None) -> str | None:
+    """The name that a chain of calls begins with: `select` of `select(…).where(…)`."""
+    while isinstance(expression, ast.Call | ast.Attribute):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else None
+
+
 def test_only_runs_change_a_state() -> None:
     assert breaches(assigns_state, STATE_OWNERS) == []
 
 
 def test_sql_lives_with_its_tables() -> None:
     assert breaches(speaks_sql, SQL_OWNERS) == []
+
+
+def test_every_result_is_read() -> None:
+    """One that is left open keeps SQLite's read lock past the COMMIT, and every writer waiting."""
+    assert breaches(drops_rows, ()) == []
 
 
 def test_only_settings_read_the_environment() -> None:
@@ -142,10 +172,12 @@ ENVIRONMENT = [
     "del os.environ['X']",
 ]
 
+DROPPED = ["def f(): session.execute(select(x).where(y))", "def f():\n q = select(x)\n session.execute(q.limit(1))"]
+
 
 @pytest.mark.parametrize(
     ("find", "code"),
-    [(find, code) for find, codes in ((assigns_state, STATE), (speaks_sql, SQL), (reads_environment, ENVIRONMENT)) for code in codes],
+    [(find, code) for find, codes in ((assigns_state, STATE), (speaks_sql, SQL), (reads_environment, ENVIRONMENT), (drops_rows, DROPPED)) for code in codes],
 )  # fmt: skip
 def test_breach_is_found(find: Callable[[ast.AST], str | None], code: str) -> None:
     assert [found for node in ast.walk(ast.parse(code)) if (found := find(node))]
@@ -154,10 +186,11 @@ def test_breach_is_found(find: Callable[[ast.AST], str | None], code: str) -> No
 @pytest.mark.parametrize(
     "code",
     ["self.state = 1", "state = run.state", "if run.state == 1: pass", "Status(state=1)", "from sqlalchemy.exc import X",
-     "from sqlalchemy.orm import Session", "session.commit()", "os.path.join('a')", "client.execute(x)"],
+     "from sqlalchemy.orm import Session", "session.commit()", "os.path.join('a')", "client.execute(x)",
+     "def f():\n q = update(x)\n session_.execute(q)\n return session_.execute(select(x)).all()"],
 )  # fmt: skip
 def test_what_is_allowed_is_not(code: str) -> None:
-    for find in (assigns_state, speaks_sql, reads_environment):
+    for find in (assigns_state, speaks_sql, reads_environment, drops_rows):
         assert [found for node in ast.walk(ast.parse(code)) if (found := find(node))] == []
 
 
