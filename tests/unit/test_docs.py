@@ -20,7 +20,7 @@ DOCUMENTS = [
     *(ROOT / "docs").rglob("*.md"),
     ROOT / "examples/README.md",
 ]
-NOT_SETTINGS = {"RUN_ID", "SQLITE_BUSY"}
+NOT_SETTINGS = {"RUN_ID", "SQLITE_BUSY", "WES_RUN_DIR"}
 """Words in capitals that documents set in code and that are no settings."""
 
 
