@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from tests.fakes.aws_stores import AwsStores
 from tests.fakes.server import InProcess
-from tests.services import Services
+from tests.services import ROOT, Services
 
 BUCKET = "wes-outputs"
 WORKFLOW = "1000001"
@@ -162,6 +163,14 @@ def test_events_show_an_end_long_before_the_next_look(cloud: Cloud) -> None:
         run_id = submit(services)
         wait_for_state(services, run_id, "COMPLETE")  # without events the first look is after 285 seconds
     sqs.close()
+
+
+@pytest.mark.long
+def test_the_benchmark_of_sweeps_runs() -> None:
+    command = [sys.executable, "-m", "benchmarks.provider_sweeps", "--runs", "300", "--queued", "50", "--seconds", "5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a sweep: calls for 300 runs" in done.stdout
 
 
 @contextmanager

@@ -371,7 +371,7 @@ def test_one_start_a_second(harness: HealthOmicsHarness) -> None:
     provider = harness.provider_at(harness.url, starts_per_second=1)
     assert provider.pace() == Pace(1)
     provider.submit_workflow(harness.submission())
-    assert provider.pace() == Pace(0, 1.0)
+    assert provider.pace() == Pace(0, 0.8), "its way to the call takes a moment, too"
     harness.pass_time(1)
     assert provider.pace() == Pace(1)
 

@@ -115,6 +115,16 @@ def test_pauses_are_jittered(time: Time) -> None:
     assert len(set(pauses)) > 40 and min(pauses) >= 0 and max(pauses) <= 2
 
 
+def test_who_has_a_way_to_go_is_invited_early(time: Time) -> None:
+    starts = TokenBucket(1, "", lead_seconds=0.2, monotonic=time, sleep=time.sleep)
+    starts.take()
+    assert starts.pace() == Pace(0, pytest.approx(0.8))
+    time.now += 0.9
+    assert starts.pace() == Pace(1)
+    starts.take()
+    assert time.now == pytest.approx(101.0)
+
+
 def test_many_threads_take_turns(time: Time) -> None:
     waits: list[float] = []
     calls = TokenBucket(10, "", longest_wait_seconds=100, monotonic=lambda: 0.0, sleep=waits.append)

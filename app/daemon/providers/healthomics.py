@@ -58,6 +58,7 @@ READS = ("GetRun", "ListRuns", "ListRunTasks", "GetRunTask", "GetWorkflow", "Get
 CHANGES = ("CancelRun", "CreateWorkflow")
 READ_WAIT_SECONDS = 10.0
 START_WAIT_SECONDS = 10.0
+START_LEAD_SECONDS = 0.2
 GRID_SECONDS = 30.0
 """Runs are looked at on common moments, so that one reading of the lists serves them all."""
 LOOKS = ((600.0, 30.0), (3600.0, 60.0), (21_600.0, 120.0))
@@ -119,6 +120,7 @@ class HealthOmicsProvider(WorkflowProviderInterface):
             f"At most {settings.starts_per_second:g} runs a second are started at HealthOmics; this one's turn comes.",
             burst=max(1, int(settings.starts_per_second)),
             longest_wait_seconds=START_WAIT_SECONDS,
+            lead_seconds=START_LEAD_SECONDS,
             monotonic=monotonic,
         )
         self._omics = AwsApi(client, "HealthOmics", self._buckets(monotonic) | {"StartRun": self._starts})

@@ -24,7 +24,8 @@ class TokenBucket:
     """`per_second` calls on average, up to `burst` at once. Thread-safe; who waits goes in the order of coming.
 
     `words` say who asks for this pace: they are the message of a NotReady, which is shown on a run's page. `jitter`
-    picks something between nothing and so many seconds.
+    picks something between nothing and so many seconds. `lead_seconds`: `pace` invites so much before the time, as who
+    comes has a way to `take`, where the rest is waited.
     """
 
     def __init__(
@@ -34,13 +35,14 @@ class TokenBucket:
         *,
         burst: int = 1,
         longest_wait_seconds: float = LONGEST_WAIT_SECONDS,
+        lead_seconds: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[float], float] = lambda most: random.uniform(0, most),  # noqa: S311
     ) -> None:
         self._interval, self._burst, self._words = 1.0 / per_second, burst, words
         self._longest_wait, self._monotonic, self._sleep = longest_wait_seconds, monotonic, sleep
-        self._jitter = jitter
+        self._lead, self._jitter = lead_seconds, jitter
         self._lock = threading.Lock()
         self._full_at = monotonic()  # when every token will be there again
         self._closed_until, self._closed_words = self._full_at, ""
@@ -62,8 +64,8 @@ class TokenBucket:
         with self._lock:
             if self._is_closed():
                 return Pace(0, self._seconds_to_next(), self._closed_words)
-            missing = max(0.0, self._full_at - self._monotonic()) / self._interval
-            return Pace(int(self._burst - missing + 1e-9), self._seconds_to_next())
+            missing = max(0.0, self._full_at - self._monotonic() - self._lead) / self._interval
+            return Pace(int(self._burst - missing + 1e-9), max(0.0, self._seconds_to_next() - self._lead))
 
     def close(self, seconds: float, words: str) -> None:
         """No token for so long: the platform asked for it, or a limit is nearly used up."""
