@@ -186,7 +186,9 @@ class BvbrcProvider(WorkflowProviderInterface):
 
     def cancel_workflow(self, provider_id: str) -> None:
         if (task_id := TaskId.parse(provider_id)) is not None:
-            self._kill(self._tokens.of_run(task_id.run_id), task_id.task)
+            token = self._tokens.of_run(task_id.run_id)
+            self._kill(token, task_id.task)
+            self._end_others(token, task_id, self._search.entries(token, task_id.run_id))
 
     # Collecting
 
@@ -218,6 +220,7 @@ class BvbrcProvider(WorkflowProviderInterface):
         if (task_id := TaskId.parse(provider_id)) is not None:
             token = self._tokens.of_run(task_id.run_id)
             if (task := self._look(token, task_id)) is not None:
+                self._end_others(token, task_id, self._search.entries(token, task_id.run_id))
                 return read_outputs(self._workspace, token, task)
         raise Rejected(f"BV-BRC does not know the task {provider_id}.", "provider_lost_run")
 
@@ -242,7 +245,9 @@ class BvbrcProvider(WorkflowProviderInterface):
             return Unsure(f"BV-BRC says that it failed, and not yet why: {error}")
 
     def _failure(self, token: BvbrcToken, task_id: TaskId, task: BvbrcTask) -> Failure:
-        entry = self._search.entry(token, task_id.run_id, task.id) or QueueEntry(id=task.id, status=task.status)
+        entries = self._search.entries(token, task_id.run_id)
+        self._end_others(token, task_id, entries)
+        entry = next((one for one in entries if one.id == task.id), QueueEntry(id=task.id, status=task.status))
         details = Details()
         with suppress(Refusal):
             details = read_details(self._service, token, task.id)
@@ -280,15 +285,19 @@ class BvbrcProvider(WorkflowProviderInterface):
         Raises OutcomeUnknown where one of those cannot be ended now.
         """
         first, *others = sorted(seen, key=lambda one: int(one.task_id))
-        for other in others:
-            if not is_terminal(state_of(other.word) or State.RUNNING):
-                log.error("killing a second execution", extra={"run_id": run.run_id, "task_id": other.task_id})
-                try:
-                    self._kill(token, other.task_id)
-                except ProviderError as error:
-                    raise OutcomeUnknown(f"It was started twice, and the second is not yet ended: {error}") from None
         task_id = TaskId(first.task_id, run.run_id)
+        try:
+            self._end_others(token, task_id, [QueueEntry(id=other.task_id, status=other.word) for other in others])
+        except ProviderError as error:
+            raise OutcomeUnknown(f"It was started twice, and the second is not yet ended: {error}") from None
         return ProviderRun(str(task_id), provider_status=first.word, metadata={"task_id": first.task_id})
+
+    def _end_others(self, token: BvbrcToken, task_id: TaskId, entries: list[QueueEntry]) -> None:
+        """Kill every living task of the run but this one: such as a submit that came through after all patience."""
+        for entry in entries:
+            if entry.id != task_id.task and not is_terminal(state_of(entry.status) or State.RUNNING):
+                log.error("killing a second execution", extra={"run_id": task_id.run_id, "task_id": entry.id})
+                self._kill(token, entry.id)
 
     def _kill(self, token: BvbrcToken, task_id: str) -> None:
         match self._service.call(token, "kill_task", task_id):

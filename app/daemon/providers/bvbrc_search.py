@@ -51,12 +51,12 @@ class TaskSearch:
             seen = [Seen(task.id, task.status) for task in self._alike(token, run)]
         return sorted(seen, key=lambda one: int(one.task_id))
 
-    def entry(self, token: BvbrcToken, run_id: str, task_id: str) -> QueueEntry | None:
-        """What the queue says of one task; None where the service cannot tell."""
+    def entries(self, token: BvbrcToken, run_id: str) -> list[QueueEntry]:
+        """What the queue says of the run's tasks; nothing where the service cannot tell."""
         try:
-            return next((entry for entry in self._marked(token, run_id) if entry.id == task_id), None)
+            return list(self._marked(token, run_id))
         except Refusal:
-            return None
+            return []
 
     def _marked(self, token: BvbrcToken, run_id: str) -> Iterator[QueueEntry]:
         which = {"user_metadata": mark_of(run_id), "include_archived": 1, "sort_field": "id", "sort_order": "asc"}
