@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, TextClause, and_, bindparam, case, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, TextClause, and_, bindparam, case, exists, false, func, not_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
@@ -177,15 +177,17 @@ def bring_back(session: Session, now: datetime) -> int:
 
 
 def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:
-    """Make runs due; a claimed one is due again when its claim is released. Returns the provider types concerned."""
+    """Make runs due; a claimed one is due again when its claim is released. Returns the provider types concerned.
+
+    A run that is due already, and nobody's, is left as it is, so that the hint for a new run waits for no disk.
+    """
+    named = and_(WorkflowRun.run_id.in_(run_ids), WorkflowRun.state.not_in(TERMINAL))
+    is_due = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at <= now)
     woken = session.scalars(
-        update(WorkflowRun)
-        .where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.state.not_in(TERMINAL))
-        .values(woken_values(now))
-        .returning(WorkflowRun.provider_type),
+        update(WorkflowRun).where(named, not_(is_due)).values(woken_values(now)).returning(WorkflowRun.provider_type),
         execution_options=_UNSYNCED,
-    )
-    return sorted(set(woken))
+    ).all()
+    return sorted({*woken, *session.scalars(select(WorkflowRun.provider_type).where(named, is_due))})
 
 
 def woken_values(now: datetime) -> dict[str, object]:
