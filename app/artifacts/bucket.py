@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,15 @@ class Bucket:
 
     def __init__(self, access: Access) -> None:
         self._name = access.bucket
-        self._client = _make_client(access, access.timeout_seconds, TRIES)
-        self._checker = _make_client(access, min(_CHECK_SECONDS, access.timeout_seconds), 1)
+        session = boto3.session.Session(
+            aws_access_key_id=access.access_key_id or None,
+            aws_secret_access_key=access.secret_access_key or None,
+            aws_session_token=access.session_token or None,
+            region_name=access.region or None,
+        )
+        make_client = partial(_make_client, session, access.endpoint)
+        self._client = make_client(access.timeout_seconds, TRIES)
+        self._checker = make_client(min(_CHECK_SECONDS, access.timeout_seconds), 1)
 
     def problem(self, prefix: str) -> str | None:
         """Why objects below `prefix` cannot be listed."""
@@ -242,7 +250,7 @@ class ObjectWriter:
         del self._unsent[:size]
 
 
-def _make_client(access: Access, timeout_seconds: float, tries: int) -> Any:
+def _make_client(session: boto3.session.Session, endpoint: str, timeout_seconds: float, tries: int) -> Any:
     elsewhere = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
     config = Config(
         connect_timeout=min(CONNECT_SECONDS, timeout_seconds),
@@ -250,15 +258,9 @@ def _make_client(access: Access, timeout_seconds: float, tries: int) -> Any:
         retries={"mode": "standard", "total_max_attempts": tries},
         max_pool_connections=POOLED,
         signature_version="s3v4",
-        **(elsewhere if access.endpoint else {}),  # other S3s know fewer checksums
+        **(elsewhere if endpoint else {}),  # other S3s know fewer checksums
     )
-    session = boto3.session.Session(
-        aws_access_key_id=access.access_key_id or None,
-        aws_secret_access_key=access.secret_access_key or None,
-        aws_session_token=access.session_token or None,
-        region_name=access.region or None,
-    )
-    return session.client("s3", endpoint_url=access.endpoint or None, config=config)
+    return session.client("s3", endpoint_url=endpoint or None, config=config)
 
 
 @contextmanager

@@ -45,10 +45,10 @@ _PART = ".wes-part"
 
 
 class DirectoryStorage(ArtifactStorage):
-    """`now`: Unix time, which a sweep holds ages against."""
+    """Every process that works on `root` may have an object of its own."""
 
-    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
-        self.root, self._now = root, now
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self._lasting: set[Path] = set()
 
     def problem(self) -> str | None:
@@ -98,7 +98,7 @@ class DirectoryStorage(ArtifactStorage):
         shutil.rmtree(self._run(run_id), ignore_errors=True)
 
     def sweep(self, known_runs: Known, known_blobs: Known, older_than_seconds: float = DAY_SECONDS) -> int:
-        before = self._now() - older_than_seconds
+        before = time.time() - older_than_seconds
         return (
             _unlink_old(self.root / "staging", before)
             + sum(self._sweep_blobs(folder, known_blobs, before) for folder in _children(self.root / "blobs"))

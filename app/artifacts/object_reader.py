@@ -58,6 +58,10 @@ class _ObjectReader(io.RawIOBase):
         self._offset = max(0, origin + offset)
         return self._offset
 
+    def readall(self) -> bytes:
+        """In steps as large as those of the buffer; Python's own are of 8 KiB."""
+        return b"".join(iter(lambda: self.read(READ_AHEAD_BYTES) or b"", b""))
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         room = memoryview(buffer).cast("B")
         chunk = next((chunk for chunk in self._chunks if chunk.start <= self._offset < chunk.end), None)

@@ -46,15 +46,10 @@ SPOOL_BYTES = 1024 * 1024
 
 
 class S3Storage(ArtifactStorage):
-    """`prefix`: of every key, without slashes around it. `links`: whether files may be fetched from the bucket itself.
+    """`prefix`: of every key, without slashes around it. `links`: whether the bucket itself may serve files."""
 
-    `now`: Unix time, which a sweep holds the bucket's own times against; minutes of difference do not matter.
-    """
-
-    def __init__(
-        self, bucket: Bucket, prefix: str = "", links: bool = False, now: Callable[[], float] = time.time
-    ) -> None:
-        self._bucket, self._links, self._now = bucket, links, now
+    def __init__(self, bucket: Bucket, prefix: str = "", links: bool = False) -> None:
+        self._bucket, self._links = bucket, links
         self._prefix = f"{prefix}/" if prefix else ""
 
     def problem(self) -> str | None:
@@ -112,7 +107,7 @@ class S3Storage(ArtifactStorage):
         S3 has no locks: an upload may find a blob just before a sweep takes it. But what lies in the trash is still
         read, and long before it is old there the upload's row is written, or never will be.
         """
-        before = self._now() - older_than_seconds
+        before = time.time() - older_than_seconds
         return (
             self._bucket.drop_uploads(self._prefix, before)
             + self._sweep_staging(before)
