@@ -88,16 +88,20 @@ class WarmMachine(Machine):
         return path.read_text() if path.exists() else ""
 
     def servers(self) -> list[int]:
-        """Pids of all fork servers of this machine, whether they answer or not."""
-        title = f"wes fork server {self.directory}".encode()
-        pids = [process.pid for process in shim.all_processes() if process.state not in "ZX"]
-        return [pid for pid in pids if _command_line(pid).startswith(title)]
+        return fork_servers(self.directory)
 
     def close(self) -> None:
         super().close()
         for pid in self.servers():
             os.kill(pid, signal.SIGKILL)
             self.gone(pid)
+
+
+def fork_servers(directory: Path) -> list[int]:
+    """Pids of all fork servers below `directory`, whether they answer or not."""
+    title = f"wes fork server {directory}".encode()
+    pids = [process.pid for process in shim.all_processes() if process.state not in "ZX"]
+    return [pid for pid in pids if _command_line(pid).startswith(title)]
 
 
 def _command_line(pid: int) -> bytes:
