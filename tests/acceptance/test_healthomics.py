@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,26 @@ def test_from_post_to_complete(cloud: Cloud) -> None:
         assert (task["name"], task["exit_code"]) == ("say_hello", 0)
         assert curl(task["stdout"]) == "saying hello\n"
         assert "not-to-be-seen" not in services.log("daemon") + services.log("api") + json.dumps(run)
+
+
+def test_a_definition_that_is_sent_along(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "hello.wdl").write_text("version 1.0\nworkflow hello {}\n")
+    (tmp_path / "samples.csv").write_text("a,b\n")
+    with Services(cloud.settings()) as services:
+        fields = {
+            "workflow_type": "WDL",
+            "workflow_url": "hello.wdl",
+            "workflow_params": '{"sheet": "samples.csv"}',
+            "workflow_engine_parameters": '{"provider": "healthomics"}',
+        }
+        files = [f"workflow_attachment=@{tmp_path / name};filename={name}" for name in ("hello.wdl", "samples.csv")]
+        form = [word for field in (*(f"{k}={v}" for k, v in fields.items()), *files) for word in ("-F", field)]
+        run_id = curl("-X", "POST", f"{services.url}/runs", *form)["run_id"]
+        wait_for_state(services, run_id, "COMPLETE")
+        (started,) = cloud.omics.control.requests(operation="StartRun")
+        sheet = json.loads(started["body"])["parameters"]["sheet"]
+        assert cloud.stores.read(BUCKET, sheet.removeprefix(f"s3://{BUCKET}/")) == "a,b\n"
+        assert curl(f"{services.url}/runs/{run_id}")["request"]["workflow_params"] == {"sheet": "samples.csv"}
 
 
 def test_a_failure_says_what_the_service_says(cloud: Cloud) -> None:
