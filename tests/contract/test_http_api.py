@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.daemon.providers.http_api import HttpApi
-from app.errors import OutcomeUnknown, Rejected
+from app.errors import NotAccepted, OutcomeUnknown, Rejected
 from app.fake_service.cloud import FakeCloud
 from app.fake_service.faults import Fault
 from app.fake_service.ledger import Ledger
@@ -85,3 +85,30 @@ def test_a_proxy_of_the_environment_is_not_asked(api: HttpApi, monkeypatch: pyte
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     assert api.call("GET", "/jobs").status == 200
+
+
+def test_a_long_answer_is_read_as_it_comes(service: FakeService, api: HttpApi) -> None:
+    service.faults.add(Fault("reply", body="x" * 100_000))
+    with api.open("/jobs", seconds=5) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/json")
+        assert [answer.body.read(7), len(answer.body.read()), answer.body.read()] == [b"xxxxxxx", 99_993, b""]
+
+
+def test_an_open_answer_that_breaks_off_says_so(service: FakeService, api: HttpApi) -> None:
+    service.faults.add(Fault("drip", seconds=0.2))
+    with pytest.raises(OutcomeUnknown), api.open("/jobs", seconds=0.3) as answer:
+        answer.body.read()
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, OutcomeUnknown), (404, Rejected)])
+def test_an_open_answer_has_a_status_that_is_expected(
+    service: FakeService, api: HttpApi, status: int, error: type[Exception]
+) -> None:
+    service.faults.add(Fault("reply", status=status, body="x"))
+    with pytest.raises(error), api.open("/jobs"):
+        raise AssertionError("it was opened")
+
+
+def test_nobody_to_open_an_answer() -> None:
+    with pytest.raises(NotAccepted), HttpApi("http://127.0.0.1:1", 1.0).open("/jobs"):
+        raise AssertionError("it was opened")
