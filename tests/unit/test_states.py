@@ -23,7 +23,7 @@ ACTORS = ["user", "parent", "daemon"]
 
 # One letter an actor: u user, p parent, d daemon; "-" nobody. Columns in the order of STATES.
 TABLE = """
-QUEUED          -   d   -   -   -   p   -   pd  up
+QUEUED          -   d   -   -   -   p   -   dp  up
 INITIALIZING    d   -   d   d   up  d   d   d   d
 RUNNING         -   -   -   d   up  d   d   d   d
 PAUSED          -   -   d   -   up  d   d   d   d
