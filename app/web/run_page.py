@@ -16,7 +16,7 @@ from app.models import RunEvent, TaskLog, WorkflowRun
 from app.runs import listing
 from app.states import ACTIVE, State, is_terminal
 from app.watching import LOG_WANTED_EVERY, want_log
-from app.web.daemons import daemon_lives
+from app.web.daemons import daemon_lives, provider_problem
 from app.web.failure import Failure, describe_failure
 from app.web.log_tail import LogName, LogTail, read_tail, split_name
 from app.web.output_tree import OutputNode, output_tree
@@ -50,6 +50,7 @@ class RunPage:
     log: LogTail
     outputs: OutputNode
     daemon_lives: bool
+    provider_problem: str | None  # of a run that waits QUEUED
 
     @property
     def is_over(self) -> bool:
@@ -74,6 +75,7 @@ def read_run_page(context: Context, owner: str, run_id: str, log: str = "", task
         failed_task = listing.get_failed_task(session, run_id)
         chosen = _chosen_log(session, run_id, log) if log else None
         lives = daemon_lives(session, context.now())
+        problem = provider_problem(session, context.now(), run.provider_type) if run.state == State.QUEUED else None
     _want_logs(context, run)
     logs = _list_logs(run_id, chosen, context.storage)
     shown = chosen or next((link.name for link in logs if link.size), logs[0].name)
@@ -89,6 +91,7 @@ def read_run_page(context: Context, owner: str, run_id: str, log: str = "", task
         log=read_tail(context.storage.log(run_id, shown.stored)),
         outputs=_show_outputs(run, context.storage),
         daemon_lives=lives,
+        provider_problem=problem,
     )
 
 

@@ -432,7 +432,7 @@ def test_every_capability_is_told() -> None:
 
 def test_offers_are_what_the_service_runs(harness: HealthOmicsHarness) -> None:
     (offer,) = harness.provider.offers()
-    assert offer.workflow_types.keys() == {"CWL", "WDL", "NFL"}
+    assert (offer.engine, offer.workflow_types.keys()) == ("aws-omics", {"CWL", "WDL", "NFL"})
     assert ("storageType", "string", "DYNAMIC") in offer.parameters
 
 

@@ -13,8 +13,10 @@ from flask.testing import FlaskClient
 from jinja2 import StrictUndefined
 from werkzeug.test import TestResponse
 
+from app import fleet
 from app.artifacts import DirectoryStorage
 from app.database import Database
+from app.models import Daemon
 from app.runs import listing
 from app.states import State
 from app.web import run_page
@@ -99,6 +101,19 @@ def test_the_head_says_what_happens_now(runs: SampleRuns, client: FlaskClient, c
     assert f"local-{run_id[:8]}" in head
     assert "Running for 12s" in head
     assert "STARTING · last observed 12 s ago" in head
+
+
+def test_a_queued_run_waits_for_what_its_provider_waits_for(
+    client: FlaskClient, runs: SampleRuns, database: Database, clock: Clock
+) -> None:
+    run_id = runs.accept("align")
+    offers = {"local": {"engines": [], "capabilities": {}, "problem": "Rate exceeded"}}
+    daemon = Daemon(id="d", host="h", hostname="h", version="1", started_at=clock(), last_seen=clock(), offers=offers)
+    database.transact(lambda session: session.add(daemon))
+    assert "Waiting: Rate exceeded" in section(client.get(f"/runs/{run_id}").text, "run-head")
+    clock.advance(hours=1)
+    database.transact(lambda session: fleet.beat(session, "d", clock(), {"local": {"problem": None}}))
+    assert "Rate exceeded" not in client.get(f"/runs/{run_id}").text
 
 
 def test_the_head_says_what_it_waits_for(runs: SampleRuns, client: FlaskClient) -> None:

@@ -48,6 +48,8 @@ from app.states import State
 
 log = logging.getLogger(__name__)
 
+ENGINE = "aws-omics"
+"""What clients call it as a workflow engine; its version is that of the service's API."""
 API_VERSION = "2022-11-28"
 WORKFLOW_TYPES: Mapping[str, tuple[str, ...]] = {
     "CWL": ("v1.0", "v1.1", "v1.2"),
@@ -228,7 +230,7 @@ class HealthOmicsProvider(WorkflowProviderInterface):
         return self._files.outputs(run.runOutputUri)
 
     def offers(self) -> list[EngineOffer]:
-        return [EngineOffer(self.name, API_VERSION, WORKFLOW_TYPES, self._options.described())]
+        return [EngineOffer(ENGINE, API_VERSION, WORKFLOW_TYPES, self._options.described())]
 
     def _known(self, provider_id: str) -> Run:
         run = self._book.look(provider_id)
