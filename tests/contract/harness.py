@@ -230,7 +230,8 @@ class CloudHarness(Harness):
     def say(self, provider_id: str, word: str) -> None:
         """From now on the platform's answers have this status word, until `heal`."""
 
-    users_own: ClassVar[frozenset[Trouble]] = frozenset()  # what only a run's own user can end: NotReady, for nobody else
+    users_own: ClassVar[frozenset[Trouble]] = frozenset()
+    """What only a run's own user can end: it is NotReady, and nobody else's runs suffer."""
     unknown_word: ClassVar[str] = "DAYDREAMING"
     early_word: ClassVar[str]  # what the platform says of a run that does not run yet
 

@@ -14,7 +14,8 @@ from app.daemon.providers.provider_interface import CredentialSource, Unsure
 from app.errors import NotReady
 
 FRESH_TOKEN = "Waiting for a fresh BV-BRC token"  # noqa: S105
-NO_TOKEN = f"{FRESH_TOKEN}: none came with this run."
+HOW = "It can be sent in X-BVBRC-Token: PUT /runs/<run_id>/credentials."
+NO_TOKEN = f"{FRESH_TOKEN}: none came with this run. {HOW}"
 NO_KEY = (
     f"{FRESH_TOKEN}: this daemon has not the key to the one that came with this run. "
     "Give the API and the daemon the same CREDENTIALS_KEYS."
@@ -63,7 +64,7 @@ class TokenGate:
         """Raises NotReady for a token that there is no use in sending."""
         now = self._now()
         if token.is_expired(now):
-            words = f"{FRESH_TOKEN}: that of {token.user} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC."
+            words = f"{FRESH_TOKEN}: that of {token.user} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. {HOW}"
             raise NotReady(words, AGAIN_SECONDS)
         with self._lock:
             until = self._refused.get(_digest(token))
