@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from botocore.exceptions import (
@@ -28,6 +26,7 @@ from app.daemon.providers.healthomics_workflows import Target, target_of
 from app.daemon.providers.pacing import TokenBucket
 from app.errors import NotAccepted, OutcomeUnknown, Rejected
 from app.states import State
+from tests.fakes.attached import Attached
 
 # Which workflow is meant
 
@@ -246,16 +245,6 @@ def test_a_refusal_of_one_run_does_not() -> None:
 
 
 # Inputs
-
-
-@dataclass(frozen=True)
-class Attached:
-    path: str
-    sha256: str = ""
-    size: int = 0
-
-    def open(self) -> BinaryIO:
-        return io.BytesIO()
 
 
 def placed(parameters: dict[str, Any], *paths: str, main: str | None = None) -> tuple[Any, list[str], list[str]]:
