@@ -25,6 +25,8 @@ from typing import Any, ClassVar
 from sqlalchemy import func, insert, select
 
 from app.daemon.providers.healthomics_aws import AwsAccess
+from app.daemon.providers.sevenbridges_api import SevenBridgesAccess, SevenBridgesApi
+from app.daemon.providers.sevenbridges_budget import Budget
 from app.database import Database
 from app.models import WorkflowRun
 from app.states import State
@@ -51,6 +53,7 @@ class Platform(ABC):
     """A cloud's fake, what the daemon has to be told of it, and what its runs look like."""
 
     name: ClassVar[str]
+    most_calls: ClassVar[float] = MAX_CALLS_PER_10_000  # a look at ten thousand runs, while others are submitted
     looks: ClassVar[tuple[str, ...]]  # operations that a look at runs is made of
     paces: ClassVar[Mapping[str, float]]  # operation -> most calls a second by default
 
@@ -125,13 +128,75 @@ class HealthOmics(Platform):
         return dict(self._fake.control.calls())
 
 
+class SevenBridges(Platform):
+    """The fake keeps the platform's limit of 1,000 requests in five minutes."""
+
+    name = "sevenbridges"
+    most_calls = 100
+    looks = ("tasks.bulk_get", "tasks.get")
+    paces: ClassVar[Mapping[str, float]] = {"all requests": 2.5}
+
+    def __init__(self, fake: InProcess) -> None:
+        self._fake = fake
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "SEVENBRIDGES_API_ENDPOINT": f"{self._fake.url}/v2",
+            "SEVENBRIDGES_API_TOKEN": "fake-token",
+            "SEVENBRIDGES_PROJECT": "fake-user/wes",
+        }
+
+    def begin(self, runs: int) -> list[StartedRun]:
+        control = self._fake.control
+        control.configure(rate_limit=10**9)
+        access = SevenBridgesAccess(f"{self._fake.url}/v2", "fake-token")
+        self._api = SevenBridgesApi(access, Budget(1e6, now=lambda: datetime.now(UTC)))
+        early = runs // 100
+        control.plan(seconds={"RUNNING": None})
+        begun = self._start(runs - 2 * early)
+        control.advance(seconds=21)  # CREATING and QUEUED are over
+        control.plan(seconds={"QUEUED": None})
+        queued = [replace(run, state=State.INITIALIZING, provider_status="QUEUED") for run in self._start(early)]
+        control.advance(seconds=6)
+        control.plan(seconds={"CREATING": None})
+        creating = [replace(run, state=State.INITIALIZING, provider_status="CREATING") for run in self._start(early)]
+        control.plan(seconds={"RUNNING": None})
+        control.advance(seconds=300)  # a new window of the rate limit
+        control.configure(rate_limit=1000)
+        return [*begun, *queued, *creating]
+
+    def _start(self, runs: int) -> list[StartedRun]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(self._start_one, [str(uuid.uuid4()) for _ in range(runs)]))
+
+    def _start_one(self, run_id: str) -> StartedRun:
+        request = {"name": f"wes-{run_id}", "project": "fake-user/wes", "app": "fake-user/wes/hello"}
+        draft = self._api.create_draft({**request, "inputs": {"message": "hello"}})
+        self._api.run_task(draft.id)
+        return StartedRun(run_id, draft.id)
+
+    def request(self) -> dict[str, Any]:
+        url = "sevenbridges:fake-user/wes/hello"
+        return {"workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": url}
+
+    def calls(self) -> dict[str, int]:
+        calls = dict(self._fake.control.calls())
+        return {**calls, "all requests": sum(calls.values())}
+
+
+@contextmanager
+def sevenbridges() -> Iterator[SevenBridges]:
+    with InProcess("tests.fakes.sevenbridges") as fake:
+        yield SevenBridges(fake)
+
+
 @contextmanager
 def healthomics() -> Iterator[HealthOmics]:
     with InProcess("tests.fakes.healthomics", "--frozen") as fake:
         yield HealthOmics(fake)
 
 
-PLATFORMS: dict[str, Callable[[], Any]] = {"healthomics": healthomics}
+PLATFORMS: dict[str, Callable[[], Any]] = {"healthomics": healthomics, "sevenbridges": sevenbridges}
 
 
 @dataclass
@@ -210,7 +275,7 @@ def one_sweep(platform: Platform, database: Database, begun: Sequence[StartedRun
         time.sleep(0.25)
     seconds, after = time.monotonic() - began, platform.calls()
     made = {name: after.get(name, 0) - before.get(name, 0) for name in platform.looks}
-    limit = MAX_CALLS_PER_10_000 * max(1.0, len(begun) / 10_000)
+    limit = platform.most_calls * max(1.0, len(begun) / 10_000)
     words = ", ".join(f"{name} {count}" for name, count in made.items() if count)
     return [
         Measured(f"a sweep: calls for {len(begun)} runs ({words})", sum(made.values()), limit),
