@@ -31,6 +31,7 @@ class Vault:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._closed: set[str] = set()  # root runs whose secret no key here opens: told once
 
     def store(self, session: Session, root_run_id: str, kind: str, secret: str) -> bool:
         """Keep it with this root run, in place of an earlier one; False where the run has no use for it, or is over."""
@@ -58,7 +59,10 @@ class Vault:
             root_run_id, kind, secret = "", "", ""
         if (root_run_id, kind) == (kept.root_run_id, kept.kind):
             return str(secret)
-        log.error("a secret cannot be opened with the keys here", extra={"run_id": kept.root_run_id, "kind": kept.kind})
+        if kept.root_run_id not in self._closed:
+            words = "a secret cannot be opened: give the API and the daemon the same CREDENTIALS_KEYS"
+            log.error(words, extra={"run_id": kept.root_run_id, "kind": kept.kind})
+            self._closed.add(kept.root_run_id)
         return None
 
 
