@@ -564,6 +564,33 @@ def test_a_download_that_breaks_off_keeps_nothing(seven: Seven) -> None:
     assert kept(seven, run.run_id) == {}
 
 
+class Hops(BaseHTTPRequestHandler):
+    """`/3` leads to `/2` and so on to `/0`; `/away` to a place without TLS."""
+
+    def do_GET(self) -> None:
+        hops = self.path.removeprefix("/")
+        to = "http://10.0.0.1/secret" if hops == "away" else f"/{int(hops) - 1}" if hops != "0" else ""
+        self.send_response(302 if to else 200)
+        self.send_header(*(("Location", to) if to else ("Content-Type", "text/plain")))
+        self.send_header("Content-Length", "0" if to else "4")
+        self.end_headers()
+        self.wfile.write(b"" if to else b"ACGT")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+def test_a_download_may_be_sent_on_but_not_anywhere() -> None:
+    with serving(Hops) as url:
+        downloads = sevenbridges_http.Downloads(url, 10)
+        with downloads.open(f"{url}/3", 4) as source:
+            assert source.read() == b"ACGT"
+        for wrong, words in (("4", "address to address"), ("away", "neither https nor its own")):
+            with pytest.raises(OutcomeUnknown, match=words):
+                with downloads.open(f"{url}/{wrong}", 4):
+                    pass
+
+
 # Logs
 
 
