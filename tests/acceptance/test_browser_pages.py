@@ -111,7 +111,7 @@ def test_pages_suit_everybody_without_our_script(scheme: str, paths: dict[str, s
 
 
 def test_the_question_before_a_cancel_suits_everybody(paths: dict[str, str], site: Site) -> None:
-    page = site.visit(paths["running"], width=320).page
+    page = site.visit(paths["running"], width=320, reduced_motion="reduce").page
     page.get_by_text("Cancel…").click()
     expect(page.get_by_role("button", name="Cancel the run")).to_be_visible()
     assert violations(page) == ""
