@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import sevenbridges
 from sevenbridges.errors import SbgError
@@ -35,6 +35,8 @@ from app.daemon.providers.sevenbridges_records import (
 from app.errors import OutcomeUnknown, ProviderError
 
 log = logging.getLogger(__name__)
+
+One = TypeVar("One", TaskRecord, OutputsRecord)
 
 ENDPOINTS = {
     "us": "https://api.sbgenomics.com/v2",
@@ -116,16 +118,18 @@ class SevenBridgesApi:
 
     def get_task(self, task_id: str) -> TaskRecord:
         """Raises Missing."""
-        with _reading():
-            task = read(TaskRecord, Task.get(task_id, api=self._client))
-        if task.id != task_id:
-            raise OutcomeUnknown(f"Asked for task {task_id}, Seven Bridges told of {task.id}.")
-        return task
+        return self._get_task(TaskRecord, task_id)
 
     def get_task_outputs(self, task_id: str) -> OutputsRecord:
         """Raises Missing."""
+        return self._get_task(OutputsRecord, task_id)
+
+    def _get_task(self, model: type[One], task_id: str) -> One:
         with _reading():
-            return read(OutputsRecord, Task.get(task_id, api=self._client))
+            task = read(model, Task.get(task_id, api=self._client))
+        if task.id != task_id:
+            raise OutcomeUnknown(f"Asked for task {task_id}, Seven Bridges told of {task.id}.")
+        return task
 
     def get_tasks(self, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """At most a hundred; unknown ones are left out. One that cannot be read hides no others."""

@@ -86,6 +86,7 @@ class TaskRecord(BaseModel):
 class OutputsRecord(BaseModel):
     """Of the same answer; a task has its outputs once it is COMPLETED."""
 
+    id: TaskId
     status: Word
     outputs: dict[str, Any]
 
