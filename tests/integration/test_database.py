@@ -218,9 +218,9 @@ def test_writers_take_the_lock_when_they_begin(database: Database) -> None:
             begun.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", note)
-    database.transact(lambda session: session.execute(text("SELECT 1")))
+    database.transact(lambda session: session.scalar(text("SELECT 1")))
     with database.reading() as session:
-        session.execute(text("SELECT 2"))
+        session.scalar(text("SELECT 2"))
     assert begun == ["BEGIN IMMEDIATE", "SELECT 1", "BEGIN", "SELECT 2"]
 
 
