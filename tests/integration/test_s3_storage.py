@@ -157,6 +157,8 @@ def test_long_log_is_few_objects(storage: S3Storage, server: S3Server, prefix: s
     for _ in range(30):
         sink.append("stdout", io.BytesIO(os.urandom(700_000)))
     assert len(server.keys(prefix)) <= 30 * 700_000 / LOG_CHUNK_BYTES + 1
+    (page,) = server.bucket.pages(prefix)
+    assert max(stored.size for stored in page) < LOG_CHUNK_BYTES + MIB, "an append writes no more than that anew"
     server.requests.clear()
     assert sink.size("stdout") == 30 * 700_000
     assert methods(server) == ["GET"]
@@ -217,6 +219,17 @@ def test_append_whose_answer_is_lost_is_not_done_twice(storage: S3Storage, serve
             sink.append("stdout", io.BytesIO(source[sink.size("stdout") : end]))
         assert storage.log_sink(RUN, 1000).size("stdout") == end
     assert log_of(storage) == source
+
+
+def test_replaced_log_leaves_no_chunks_behind(storage: S3Storage, server: S3Server, prefix: str) -> None:
+    """Not even one that would follow on the new text."""
+    sink = storage.log_sink(RUN, 100 * MIB)
+    sink.append("stdout", io.BytesIO(b"x" * (LOG_CHUNK_BYTES + 1000)))
+    assert len(server.keys(prefix)) == 2
+    text = b"y" * LOG_CHUNK_BYTES
+    sink.replace("stdout", text)
+    assert log_of(storage) == text
+    assert server.keys(prefix) == [f"runs/{RUN}/logs/stdout/{0:016}"]
 
 
 def test_append_that_breaks_is_taken_up_where_it_ended(storage: S3Storage) -> None:
