@@ -54,6 +54,7 @@ class Outputs(Resource):
 
 @ns.route("/outputs/<path:path>")
 @ns.response(200, "The file, as an attachment; of a directory, the list of its files. Range is understood")
+@ns.response(302, "A large file, where it may be fetched from its storage for some minutes")
 @ns.response(404, "No such output of a run of yours", models.ERROR)
 class Output(Resource):
     def get(self, run_id: str, path: str) -> Response | Json:

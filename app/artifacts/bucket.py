@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,8 @@ CONNECT_SECONDS = 5.0
 TRIES = 3
 FILES_AT_ONCE = 4
 POOLED = 32
-_BATCH = 1000
+_BATCHED_FILES = 100
+_BATCHED_KEYS = 1000  # as many as S3 deletes in one call
 _GONE = frozenset({"NoSuchKey", "404"})
 _CHANGED = frozenset({409, 412, 416})
 _CHECK_SECONDS = 3.0
@@ -44,14 +45,14 @@ _COPIED_PARTS = TransferConfig(
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a bucket is reached; what is "" is left to boto3's default chain. `timeout_seconds`: for silence."""
+    """How a bucket is reached; what is "" is left to boto3's default chain. `timeout_seconds`: of silence."""
 
     bucket: str
     endpoint: str = ""
     region: str = ""
     access_key_id: str = ""
-    secret_access_key: str = ""
-    session_token: str = ""
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
     timeout_seconds: float = 30.0
 
 
@@ -139,8 +140,11 @@ class Bucket:
     def write_if(self, key: str, data: bytes, etag: str | None) -> None:
         """Only over the object of this ETag, or with None only where there is none; raises Changed."""
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        with _translated(key):
-            self._client.put_object(Bucket=self._name, Key=key, Body=data, **condition)
+        try:
+            with _translated(key):
+                self._client.put_object(Bucket=self._name, Key=key, Body=data, **condition)
+        except NotFound as error:
+            raise Changed(f"{key} went before it was written.") from error
 
     def writer(self, key: str) -> ObjectWriter:
         return ObjectWriter(self._client, self._name, key)
@@ -149,7 +153,7 @@ class Bucket:
         """Key and local file of each; some at once, large ones in parts. After a failure some may be there."""
         rest = iter(files)
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            while batch := list(islice(rest, _BATCH // 10)):
+            while batch := list(islice(rest, _BATCHED_FILES)):
                 for _ in pool.map(self._write_file, batch):
                     pass
 
@@ -161,7 +165,7 @@ class Bucket:
     def delete(self, keys: Iterable[str]) -> int:
         """Returns how many are gone; harmless for those that are not there."""
         rest, count = iter(keys), 0
-        while batch := list(islice(rest, _BATCH)):
+        while batch := list(islice(rest, _BATCHED_KEYS)):
             wanted = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
             with _translated(batch[0]):
                 answer = self._client.delete_objects(Bucket=self._name, Delete=wanted)
@@ -271,6 +275,8 @@ def _translated(key: str) -> Iterator[None]:
     except ClientError as error:
         raise _error_of(error, key) from error
     except (BotoCoreError, Boto3Error) as error:
+        if isinstance(error.__context__, ClientError):  # of a file's upload
+            raise _error_of(error.__context__, key) from error
         raise StorageUnavailable(f"Artifact storage gives no answer ({type(error).__name__}).") from error
 
 

@@ -309,6 +309,7 @@ def test_refusal_may_pass(storage: S3Storage, server: S3Server, verb: str) -> No
     with pytest.raises(StorageUnavailable) as caught:
         VERBS[verb](storage)
     assert server.name not in str(caught.value) and "127.0.0.1" not in str(caught.value)
+    assert "AccessDenied" in str(caught.value) or "403" in str(caught.value)
     assert isinstance(caught.value, OutcomeUnknown)
 
 
@@ -384,6 +385,16 @@ def test_put_that_fails_leaves_no_parts(storage: S3Storage, server: S3Server) ->
     with pytest.raises(StorageUnavailable):
         put(storage, "out", b"x" * 20 * MIB)
     assert (storage.outputs(RUN), server.unfinished()) == ([], 0)
+
+
+def test_log_that_is_dropped_before_an_append_is_looked_at_again(storage: S3Storage) -> None:
+    sink = storage.log_sink(RUN, 100)
+    sink.append("stdout", io.BytesIO(b"one"))
+    assert sink.size("stdout") == 3
+    storage.drop_run(RUN)
+    with pytest.raises(StorageUnavailable):
+        sink.append("stdout", io.BytesIO(b"two"))
+    assert sink.size("stdout") == 0
 
 
 # Reading what breaks off, or changes
@@ -548,6 +559,31 @@ def test_uri_that_is_none_is_refused(blind: None, uri: str) -> None:
 def test_two_places_are_refused(blind: None) -> None:
     with pytest.raises(SettingsError, match="one place only"):
         Settings.load(_env_file=None, artifacts_s3_uri="s3://bucket", artifacts_dir="/var/artifacts")
+
+
+def test_secrets_are_not_shown() -> None:
+    access = Access("bucket", secret_access_key="secret", session_token="secret")
+    assert "secret" not in repr(access).replace("secret_access_key", "")
+
+
+@pytest.mark.parametrize("size", [1, 2 * MIB, 20 * MIB])
+def test_everything_is_kept_with_the_checksums_of_aws(
+    server: S3Server, prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    """Without an endpoint of its own the client sends and checks them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    storage = S3Storage(Bucket(Access(server.name, "", "eu-central-1", KEY, KEY)), prefix)
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    storage.output_sink(RUN).put_path("path", tmp_path / "f")
+    put(storage, "stream", data)
+    storage.log_sink(RUN, 100 * MIB).append("stdout", io.BytesIO(data))
+    assert log_of(storage) == data
+    for file in (*storage.outputs(RUN), storage.blob(keep(storage, data))):
+        with file.open() as opened:
+            assert opened.read() == data
+    storage.drop_run(RUN)
+    assert storage.outputs(RUN) == []
 
 
 # Much data
