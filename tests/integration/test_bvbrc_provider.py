@@ -237,6 +237,20 @@ def test_submits_leave_threads_for_the_rest(bvbrc: BvbrcHarness) -> None:
     assert provider.pace().submits == 1
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 500, 502, 503])
+def test_a_front_is_no_judge_of_a_run(bvbrc: BvbrcHarness, status: int) -> None:
+    """Nor do its pages reach anybody's eyes with the token in them."""
+    page = f"<html>Sorry, {bvbrc.token} cannot be served</html>"
+    bvbrc.fail(kind="reply", status=status, body=page, operation="start_app2")
+    with pytest.raises(OutcomeUnknown):
+        bvbrc.submit(bvbrc.submission())
+
+
+def test_a_run_that_was_never_sent_is_absent_without_asking(bvbrc: BvbrcHarness) -> None:
+    run = replace(bvbrc.submission(), sent_at=None)
+    assert with_credentials(bvbrc, lambda ids: {}).find_workflow(run) == Absent()
+
+
 # Searches
 
 
@@ -540,6 +554,24 @@ def test_logs_are_asked_of_the_service_alone(bvbrc: BvbrcHarness) -> None:
     run, provider_id = bvbrc.ended()
     elsewhere = {"stdout_url": f"{bvbrc.url}.example.org/log", "stderr_url": "http://127.0.0.1:1/log"}
     bvbrc.fail(kind="alter", operation="query_task_details", alter={"result": elsewhere})
+    bvbrc.provider.get_logs(provider_id, bvbrc.log_sink(run))
+    assert bvbrc.log(run, "stdout") == "started\ndone\n"
+
+
+def test_an_address_at_the_service_is_used_as_it_is(bvbrc: BvbrcHarness) -> None:
+    run, provider_id = bvbrc.ended()
+    other = f"{bvbrc.url}{APP_SERVICE}/task_info/{task_id(provider_id)}/stdout"
+    bvbrc.fail(kind="alter", operation="query_task_details", alter={"result": {"stderr_url": other}})
+    bvbrc.provider.get_logs(provider_id, bvbrc.log_sink(run))
+    assert bvbrc.log(run, "stderr") == "started\ndone\n"
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_log_that_is_not_to_be_had_now_is_asked_for_again(bvbrc: BvbrcHarness, status: int) -> None:
+    run, provider_id = bvbrc.ended()
+    bvbrc.fail(kind="reply", status=status, body="no", operation="log")
+    with pytest.raises((OutcomeUnknown, NotAccepted)):
+        bvbrc.provider.get_logs(provider_id, bvbrc.log_sink(run))
     bvbrc.provider.get_logs(provider_id, bvbrc.log_sink(run))
     assert bvbrc.log(run, "stdout") == "started\ndone\n"
 

@@ -259,10 +259,9 @@ class BvbrcProvider(WorkflowProviderInterface):
 
     def _ask(self, token: BvbrcToken, task_ids: list[TaskId]) -> dict[str, BvbrcTask]:
         """Those of the tasks that BV-BRC knows."""
-        ids = [task_id.task for task_id in task_ids]
-        match self._service.call(token, "query_tasks", ids):
+        match self._service.call(token, "query_tasks", [task_id.task for task_id in task_ids]):
             case [dict(found), *_]:
-                return {task.id: task for task in read_many(BvbrcTask, found.values()) if task.id in ids}
+                return {task.id: task for task in read_many(BvbrcTask, found.values())}
         raise OutcomeUnknown("BV-BRC answered query_tasks with something else.")
 
     def _refused(self, token: BvbrcToken, run: Submission, refusal: Refusal) -> ProviderRun:

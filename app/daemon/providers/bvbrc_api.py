@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from app.bvbrc_token import BvbrcToken
 from app.daemon.providers.bvbrc_tokens import TokenGate
 from app.daemon.providers.http_api import Answer, HttpApi, OpenAnswer
-from app.daemon.providers.http_outcomes import MAY_HEAL, error_of_status
+from app.daemon.providers.http_outcomes import error_of_status
 from app.daemon.providers.pacing import TokenBuckets
 from app.errors import InvalidRequest, NotAccepted, OutcomeUnknown, ProviderError
 from app.strict import load_json
@@ -126,7 +126,7 @@ class BvbrcService:
         if answer.status == 401:
             return self._gate.refused(token, "HTTP 401")
         words = f"{self._name} of BV-BRC answered with something else (HTTP {answer.status})."
-        return error_of_status(answer.status if answer.status in MAY_HEAL else 500, words)
+        return error_of_status(answer.status, words)
 
 
 @contextmanager
@@ -134,13 +134,11 @@ def _clean_words(token: BvbrcToken) -> Iterator[None]:
     """Errors pass without the token, and without a verdict on the run: a front's 4xx is none."""
     try:
         yield
-    except Refusal:
-        raise
-    except NotAccepted as error:
-        error.args = (token.hidden_in(str(error)),)
-        raise
     except ProviderError as error:
-        raise OutcomeUnknown(token.hidden_in(str(error))) from None
+        error.args = (token.hidden_in(str(error)),)
+        if isinstance(error, Refusal | NotAccepted):
+            raise
+        raise OutcomeUnknown(str(error)) from None
 
 
 def plain_words(said: str) -> str:
