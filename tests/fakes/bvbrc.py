@@ -106,7 +106,7 @@ class Bvbrc(Service):
             return Reply(401, str(error).encode())
         task_id, _, stream = request.path.removeprefix(LOGS).partition("/")
         text = self._apps.log(task_id) if stream == "stdout" else None
-        return Reply(404) if text is None else Reply(200, text.encode(), {"Content-Type": "text/plain"})
+        return Reply(404, b"Not Found") if text is None else Reply(200, text.encode(), {"Content-Type": "text/plain"})
 
     @verb
     def token(self, user: str = "alice@patricbrc.org", seconds: float = 86_400) -> str:

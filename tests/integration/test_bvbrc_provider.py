@@ -555,7 +555,7 @@ def test_logs_are_asked_of_the_service_alone(bvbrc: BvbrcHarness) -> None:
     elsewhere = {"stdout_url": f"{bvbrc.url}.example.org/log", "stderr_url": "http://127.0.0.1:1/log"}
     bvbrc.fail(kind="alter", operation="query_task_details", alter={"result": elsewhere})
     bvbrc.provider.get_logs(provider_id, bvbrc.log_sink(run))
-    assert bvbrc.log(run, "stdout") == "started\ndone\n"
+    assert (bvbrc.log(run, "stdout"), bvbrc.log(run, "stderr")) == ("started\ndone\n", "")
 
 
 def test_an_address_at_the_service_is_used_as_it_is(bvbrc: BvbrcHarness) -> None:
