@@ -15,8 +15,8 @@ import pytest
 import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError, ReadTimeoutError
-from moto.server import ThreadedMotoServer
 
+from tests.fakes.aws_stores import AwsStores
 from tests.fakes.healthomics import HealthOmics
 from tests.fakes.server import InProcess, InThread
 
@@ -535,24 +535,22 @@ def test_what_the_fake_does_not_do_is_loud() -> None:
 
 
 def test_outputs_and_logs_go_where_the_service_puts_them() -> None:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    endpoint = "http://{}:{}".format(*moto.get_host_and_port())
-    s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **KEYS)
-    logs = boto3.client("logs", endpoint_url=endpoint, region_name="us-east-1", **KEYS)
-    s3.create_bucket(Bucket="bucket")
-    with InThread(HealthOmics(frozen=True, s3_endpoint=endpoint, logs_endpoint=endpoint)) as fake:
+    with (
+        AwsStores("bucket") as stores,
+        InThread(HealthOmics(frozen=True, s3_endpoint=stores.url, logs_endpoint=stores.url)) as fake,
+    ):
+        logs = stores.client("logs")
         omics = connect(fake)
         fake.control.plan(match="planned", outputs={"out": "{runOutputUri}/a.txt"}, files={"a.txt": "A"})
         plain, planned = start(omics), start(omics, name="planned")
         lost = start(omics, outputUri="s3://nowhere/out")["id"]
         fake.control.advance(seconds=95)
-        assert json.load(s3.get_object(Bucket="bucket", Key=f"out/{plain['id']}/logs/outputs.json")["Body"]) == {
+        assert json.loads(stores.read("bucket", f"out/{plain['id']}/logs/outputs.json")) == {
             "hello.result": f"s3://bucket/out/{plain['id']}/out/result.txt"
         }
-        document = json.load(s3.get_object(Bucket="bucket", Key=f"out/{planned['id']}/logs/outputs.json")["Body"])
+        document = json.loads(stores.read("bucket", f"out/{planned['id']}/logs/outputs.json"))
         assert document == {"out": f"{planned['runOutputUri']}/a.txt"}
-        assert s3.get_object(Bucket="bucket", Key=f"out/{planned['id']}/a.txt")["Body"].read() == b"A"
+        assert stores.read("bucket", f"out/{planned['id']}/a.txt") == "A"
         assert omics.get_run(id=lost)["failureReason"] == "EXPORT_FAILED"
         group, _, stream = omics.get_run(id=plain["id"])["logLocation"]["runLogStream"].partition(":log-stream:")
         events = logs.get_log_events(logGroupName=group.partition(":log-group:")[2], logStreamName=stream)["events"]
@@ -565,9 +563,7 @@ def test_outputs_and_logs_go_where_the_service_puts_them() -> None:
         assert any(name.startswith(f"run/{plain['id']}/task/") for name in names)
         assert fake.control.problems() == []
         omics.close()
-    s3.close()
-    logs.close()
-    moto.stop()
+        logs.close()
 
 
 def test_it_runs_as_a_process() -> None:

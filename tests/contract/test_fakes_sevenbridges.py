@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import requests
 import sevenbridges
-from moto.server import ThreadedMotoServer
 from sevenbridges.errors import (
     BadRequest,
     Conflict,
@@ -26,6 +24,7 @@ from sevenbridges.errors import (
 )
 from sevenbridges.http.error_handlers import general_error_sleeper, maintenance_sleeper
 
+from tests.fakes.aws_stores import AwsStores
 from tests.fakes.server import InProcess, InThread
 from tests.fakes.sevenbridges import SevenBridges
 
@@ -342,14 +341,8 @@ def test_a_directory_is_a_folder_of_the_project(fake: InThread, api: Any) -> Non
 
 
 def test_imports_read_the_bucket_where_there_is_one(connect: Callable[..., Any]) -> None:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    endpoint = "http://{}:{}".format(*moto.get_host_and_port())
-    keys = {"aws_access_key_id": "fake", "aws_secret_access_key": "fake", "region_name": "us-east-1"}
-    s3 = boto3.client("s3", endpoint_url=endpoint, **keys)
-    s3.create_bucket(Bucket="bucket")
-    s3.put_object(Bucket="bucket", Key="lab/in/a.txt", Body=b"from the bucket")
-    with InThread(SevenBridges(frozen=True, s3_endpoint=endpoint)) as fake:
+    with AwsStores("bucket") as stores, InThread(SevenBridges(frozen=True, s3_endpoint=stores.url)) as fake:
+        stores.write("bucket", "lab/in/a.txt", "from the bucket")
         api = connect(fake)
         volume = api.volumes.create_s3_volume("lab", "bucket", "key", "secret", "RO", prefix="lab/")
         there = api.imports.submit_import(volume, "in/a.txt", project=PROJECT)
@@ -359,8 +352,6 @@ def test_imports_read_the_bucket_where_there_is_one(connect: Callable[..., Any])
         assert requests.get(url, timeout=5).content == b"from the bucket"
         assert api.imports.get(gone.id).error.status == 404
         assert fake.control.problems() == []
-    s3.close()
-    moto.stop()
 
 
 # Refusals and faults
