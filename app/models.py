@@ -214,6 +214,20 @@ class RunCredential(Base):
     secret: Mapped[str] = mapped_column(Text)
 
 
+class OwedCancel(Base):
+    """A provider run that is one too many and has to be ended there. It outlives the end of its run, and its row."""
+
+    __tablename__ = "owed_cancels"
+
+    provider_type: Mapped[str] = mapped_column(String(32), primary_key=True)
+    provider_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(36), index=True)
+    host: Mapped[str | None] = mapped_column(String(36))  # where it runs, if only a daemon there can end it
+    since: Mapped[datetime]
+    due_at: Mapped[datetime]
+    tries: Mapped[int] = mapped_column(default=0)
+
+
 class Daemon(Base):
     """A daemon process that was seen alive, and what is really installed where it runs."""
 

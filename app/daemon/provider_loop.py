@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -21,6 +22,7 @@ from app.artifacts import ArtifactStorage
 from app.daemon.claimed_runs import ClaimedRuns, Policy
 from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
+from app.daemon.owed_cancels import OwedCancels
 from app.daemon.patience import Breaker, backoff_seconds
 from app.daemon.providers.provider_interface import Unsure, WorkflowProviderInterface
 from app.daemon.submitting import Submitter
@@ -68,6 +70,7 @@ class ProviderLoop:
         self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy(), ended)
         self._submitter = Submitter(provider, self._claimed)
         self._follower = Follower(provider, self._claimed, self._submitter.start)
+        self._owed = OwedCancels(provider, self._claimed)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
         self._looker = pool or ThreadPoolExecutor(1, thread_name_prefix=f"{provider.name}-look")
         self._look: Future[None] | None = None  # the bulk question under way: at most one, beside the submits
@@ -117,6 +120,8 @@ class ProviderLoop:
         if self._may_be_suspect(outlook) and (suspects := self._claim(claims.claim_suspect, who, 1)):
             self._watch_closely(suspects[0])
             return 0.0
+        for owed in self._owed.take(self._workers - len(self._busy)) if outlook.owed else ():
+            self._begin(self._owed.end, owed)
         known = self._claim(claims.claim_known, who, BATCH) if outlook.known and not self._is_looking() else []
         if submitted := [run for run in known if run.provider_id is not None]:
             self._look = self._looker.submit(self._look_after, submitted)
@@ -247,7 +252,10 @@ class ProviderLoop:
 
     def _spawn(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
         self._in_hand.add(run.run_id)
-        future = self._pool.submit(self._handle, run, work)
+        self._begin(self._handle, run, work)
+
+    def _begin(self, work: Callable[..., None], *what: Any) -> None:
+        future = self._pool.submit(work, *what)
         self._busy.add(future)
         future.add_done_callback(self._done)
 

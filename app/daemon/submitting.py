@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, BinaryIO
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app.artifacts import ArtifactStorage
 from app.daemon.claimed_runs import ClaimedRuns
@@ -25,7 +26,7 @@ from app.daemon.providers.provider_interface import (
 )
 from app.errors import NotAccepted, OutcomeUnknown, Rejected
 from app.models import WorkflowRun
-from app.runs import listing, transitions
+from app.runs import listing, owed_cancels, transitions
 from app.runs.transitions import End
 from app.states import State, is_terminal
 
@@ -110,24 +111,30 @@ class Submitter:
             self._adopt(run, accepted)
 
     def _adopt(self, run: WorkflowRun, accepted: ProviderRun) -> None:
-        """Record the provider's id, the first one for good, then start a draft if it is one."""
+        """Record the provider's id, the first one for good, then start a draft if it is one.
+
+        Any other provider run is one too many: its cancel is owed from the same transaction on.
+        """
         values: dict[str, Any] = {"provider_metadata": dict(accepted.metadata)}
         if accepted.provider_status:
             values["provider_status"] = accepted.provider_status
+        now, provider_id = self._runs.now(), accepted.provider_id
+        host = self._runs.host if self._provider.capabilities.host_bound else None
+
+        def record(session: Session) -> str | None:
+            kept = transitions.record_provider_id(session, run.run_id, provider_id, now, by="daemon", **values)
+            if kept != provider_id:
+                owed_cancels.owe(session, run.run_id, self._provider.name, provider_id, host, now)
+            return kept
+
         try:
-            kept = self._runs.database.transact(
-                lambda session: transitions.record_provider_id(
-                    session, run.run_id, accepted.provider_id, self._runs.now(), by="daemon", **values
-                )
-            )
+            kept = self._runs.database.transact(record)
         except IntegrityError:
-            words = f"The provider gave this run the id {accepted.provider_id}, which another run has."
+            words = f"The provider gave this run the id {provider_id}, which another run has."
             self._runs.finish(run, End(State.SYSTEM_ERROR, words, "duplicate_provider_id"))
             return
-        if kept != accepted.provider_id:
-            self._provider.cancel_workflow(accepted.provider_id)
-        elif not accepted.started:
-            self.start(run, accepted.provider_id)
+        if kept == provider_id and not accepted.started:
+            self.start(run, provider_id)
         self._runs.release(run, self._first_look_seconds())
 
     def _first_look_seconds(self) -> float:

@@ -4,6 +4,7 @@ acceptance   a checked request -> a QUEUED row
 claims       who works on a run now, and when it is due again
 transitions  the state table, guarded in SQL, with one event for every change
 listing      pages, one run
+owed_cancels provider runs that are one too many
 counts       how many runs there are in each state
 deletion     rows of ended runs
 

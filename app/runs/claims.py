@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, TextClause, and_, bindparam, case, exists, false, func, not_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
-from app.models import IS_KNOWN, IS_QUEUED, WorkflowRun
+from app.models import IS_KNOWN, IS_QUEUED, OwedCancel, WorkflowRun
+from app.runs import owed_cancels
 from app.states import TERMINAL
 
 SUSPECT_AFTER = 3
@@ -169,6 +170,8 @@ def release_dead(session: Session, daemon_ids: Iterable[str], now: datetime) -> 
 
 def bring_back(session: Session, now: datetime) -> int:
     """Make due what a clock that was wrong put off until further than LONGEST_WAIT; returns how many runs."""
+    far = OwedCancel.due_at > now + LONGEST_WAIT
+    session.execute(update(OwedCancel).where(far).values(due_at=now), execution_options=_UNSYNCED)
     brought = 0
     for living in (IS_KNOWN, IS_QUEUED):  # each has its index
         bringing = update(WorkflowRun).where(living, WorkflowRun.due_at > now + LONGEST_WAIT).values(due_at=now)
@@ -203,6 +206,7 @@ class Outlook:
     known: bool  # a run past QUEUED is due now
     new: bool  # a QUEUED one is
     next_known: datetime | None  # when the next run past QUEUED is due, or was
+    owed: bool  # a cancel that is owed is
 
 
 _OURS = and_(
@@ -211,16 +215,19 @@ _OURS = and_(
 )
 _DUE = and_(_OURS, WorkflowRun.due_at <= bindparam("now"))
 _SUSPICIOUS = and_(_DUE, WorkflowRun.unreleased_claims > SUSPECT_AFTER)
+_OWED = owed_cancels.is_due(bindparam("provider"), bindparam("host"), bindparam("now"))
 _OUTLOOK = select(
-    select(func.min(WorkflowRun.due_at)).where(IS_KNOWN, _OURS).scalar_subquery(), exists().where(IS_QUEUED, _DUE)
+    select(func.min(WorkflowRun.due_at)).where(IS_KNOWN, _OURS).scalar_subquery(),
+    exists().where(IS_QUEUED, _DUE),
+    exists().where(_OWED),
 )
 _HAS_SUSPECT = select(or_(exists().where(IS_KNOWN, _SUSPICIOUS), exists().where(IS_QUEUED, _SUSPICIOUS)))
 
 
 def look_ahead(session: Session, provider: str, host: str, now: datetime) -> Outlook:
     """A cheap read: the first entry of each index."""
-    next_known, new = session.execute(_OUTLOOK, {"provider": provider, "host": host, "now": now}).one()
-    return Outlook(next_known is not None and next_known <= now, new, next_known)
+    next_known, new, owed = session.execute(_OUTLOOK, {"provider": provider, "host": host, "now": now}).one()
+    return Outlook(next_known is not None and next_known <= now, new, next_known, owed)
 
 
 def has_suspect(session: Session, provider: str, host: str, now: datetime) -> bool:

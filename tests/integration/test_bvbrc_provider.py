@@ -221,6 +221,17 @@ def test_a_second_execution_that_cannot_be_killed_yet_is_looked_after_again(bvbr
     assert [task["code"] for task in bvbrc.fake.control.tasks()] == ["Q", "T"]
 
 
+def test_of_two_executions_one_can_be_killed_alone(bvbrc: BvbrcHarness) -> None:
+    """As is owed where the second was not seen to be one when it was submitted."""
+    run = bvbrc.submission(Fate.LONG)
+    bvbrc.submit(run)
+    bvbrc.fail(kind="throttle", operation="enumerate_tasks_qstat")
+    second = bvbrc.submit(run).provider_id
+    assert [task["code"] for task in bvbrc.fake.control.tasks()] == ["Q", "Q"]
+    bvbrc.provider.cancel_duplicate(second)
+    assert [task["code"] for task in bvbrc.fake.control.tasks()] == ["Q", "T"]
+
+
 def test_submits_leave_threads_for_the_rest(bvbrc: BvbrcHarness) -> None:
     provider = bvbrc.provider_at(bvbrc.url, concurrent_submits=1)
     runs = [bvbrc.submission(Fate.LONG) for _ in range(2)]

@@ -332,6 +332,7 @@ def test_a_second_provider_run_is_cancelled_and_the_first_id_stays(world: World)
 
     world.platform.interrupt("submit", stall_until_another_daemon_has_submitted)
     world.tick()
+    world.tick()
     first = world.run(run_id).provider_id
     loser = next(job for job in world.platform.jobs.values() if job.provider_id != first)
     assert loser.cancels == 1 and not loser.started
@@ -416,6 +417,7 @@ def test_a_run_that_ended_while_it_was_submitted_leaves_no_orphan(world: World) 
         settle_canceled(world, world.new_loop(), run_id)
 
     world.platform.interrupt("submit", end_meanwhile)
+    world.tick()
     world.tick()
     assert world.run(run_id).state == State.CANCELED
     assert world.platform.only_job().cancels == 1

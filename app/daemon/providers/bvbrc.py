@@ -190,6 +190,10 @@ class BvbrcProvider(WorkflowProviderInterface):
             self._kill(token, task_id.task)
             self._end_others(token, task_id, self._search.entries(token, task_id.run_id))
 
+    def cancel_duplicate(self, provider_id: str) -> None:
+        if (task_id := TaskId.parse(provider_id)) is not None:
+            self._kill(self._tokens.of_run(task_id.run_id), task_id.task)
+
     # Collecting
 
     def get_tasks(self, provider_id: str) -> list[Task]:

@@ -217,6 +217,10 @@ class WorkflowProviderInterface(ABC):
     def cancel_workflow(self, provider_id: str) -> None:
         """Ask for an end. Harmless if repeated or if the run is over; a draft is deleted."""
 
+    def cancel_duplicate(self, provider_id: str) -> None:
+        """As cancel_workflow, of a run's second execution: its first goes on."""
+        self.cancel_workflow(provider_id)
+
     @abstractmethod
     def get_tasks(self, provider_id: str) -> list[Task]:
         """The steps so far, in the order in which they began. Empty where the provider reports none."""
