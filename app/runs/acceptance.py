@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, insert, inspect, or_, select
+from sqlalchemy import and_, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.errors import KeyReused
 from app.models import Attachment, RunEvent, RunTag, WorkflowRun
-from app.runs import counts, news
+from app.runs import counts
 from app.states import State
 
 
@@ -55,11 +53,6 @@ class NewRun:
     note: str = "accepted"  # of the first event
 
     @property
-    def is_reused_step(self) -> bool:
-        """A step that an earlier run did: nothing is begun for it."""
-        return self.parent_id is not None and self.reused_from is not None
-
-    @property
     def fingerprint(self) -> str:
         """The same for the same request: what an Idempotency-Key is held against."""
         said = [
@@ -91,9 +84,6 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
     counts.appeared(session, new.owner, State.QUEUED)
     by = f"parent {new.parent_id}" if new.parent_id else new.owner
     session.execute(insert(RunEvent).values(run_id=new.run_id, at=now, to_state=State.QUEUED, by=by, note=new.note))
-    news.note(session, new.run_id)
-    if not new.is_reused_step:
-        news.note_accepted(session, new)
     return new.run_id
 
 
