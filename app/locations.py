@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from app.attachment_names import attachment_of
@@ -16,6 +17,8 @@ INLINE = "inline:"
 """The workflow_url of a pipeline whose document is in workflow_params."""
 FETCHED_SCHEMES = frozenset({"http", "https", "s3", "trs"})
 BVBRC_APP = re.compile(r"bvbrc:[A-Za-z]\w{0,99}", re.ASCII | re.IGNORECASE)
+RESERVED_PARAMS = frozenset({"outputUri", "workflow_id"})
+"""workflow_params that say where a HealthOmics run goes. They are for this service, whichever provider it is."""
 HEALTHOMICS_ID = re.compile(r"\d+|wf-[\w-]+", re.ASCII)
 _SEVENBRIDGES_PREFIX = "sevenbridges:"
 _SEVENBRIDGES_APP = re.compile(r"\w[\w.-]*/\w[\w.-]*/\w[\w.-]*(/\d+)?", re.ASCII)
@@ -23,6 +26,11 @@ _HEALTHOMICS_ARN = re.compile(r"arn:aws[a-z-]*:omics:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PLATFORM_TYPES = {"sevenbridges": "CWL", "bvbrc": "BVBRC"}
 _SUFFIX_TYPES = {".cwl": "CWL", ".wdl": "WDL", ".nf": "NFL", ".smk": "SMK"}
+
+
+def inputs_of(workflow_params: Mapping[str, Any]) -> dict[str, Any]:
+    """What of them the workflow itself gets to see."""
+    return {name: value for name, value in workflow_params.items() if name not in RESERVED_PARAMS}
 
 
 def scheme_of(workflow_url: str) -> str:

@@ -114,6 +114,11 @@ def test_an_app_is_pinned_to_its_revision(seven: Seven, url: str) -> None:
     assert (request["app"], request["project"], request["inputs"]) == (f"{PROJECT}/hello/0", PROJECT, {"message": "hi"})
 
 
+def test_what_is_for_this_service_does_not_reach_the_app(seven: Seven) -> None:
+    params = {"message": "hi", "outputUri": "s3://bucket/x", "workflow_id": "7"}
+    assert seven.prepared(workflow_params=params)["inputs"] == {"message": "hi"}
+
+
 def test_an_app_that_is_not_there_is_refused(seven: Seven) -> None:
     assert refusal(seven, url="sevenbridges:other/project/app")[0] == "workflow_not_found"
     assert refusal(seven, url=f"sevenbridges:{PROJECT}/hello/7")[0] == "workflow_not_found"

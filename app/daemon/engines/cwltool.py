@@ -19,10 +19,9 @@ from app.daemon.engines.environments import EngineEnvironments, Environment
 from app.daemon.engines.fetcher import Fetcher, FetchPolicy, Resolver, system_resolver
 from app.daemon.providers.provider_interface import Submission, Task
 from app.errors import Rejected
+from app.locations import inputs_of
 
 RUNNER = Path(__file__).with_name("cwltool_runner.py")
-RESERVED_INPUTS = frozenset({"outputUri", "workflow_id"})
-"""workflow_params that are for other providers."""
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 PROBE_SECONDS = 5
@@ -73,9 +72,9 @@ class CwltoolEngine(WorkflowEngine):
     def stage(self, run: Submission, run_dir: RunDir) -> None:
         for directory in (run_dir.work, run_dir.outputs, run_dir.record, _home(run_dir)):
             directory.mkdir(parents=True, exist_ok=True)
-        inputs = {name: value for name, value in run.workflow_params.items() if name not in RESERVED_INPUTS}
         fetcher = Fetcher(self._policy, self._resolver)
-        process, job = Staging(run_dir.work, _free_name(run), self._policy, fetcher).stage(run.workflow_url, inputs)
+        staging = Staging(run_dir.work, _free_name(run), self._policy, fetcher)
+        process, job = staging.stage(run.workflow_url, inputs_of(run.workflow_params))
         _staged(run_dir).write_text(json.dumps({"process": process, "inputs": str(job)}))
 
     def launch(self, run: Submission, run_dir: RunDir) -> Launch:

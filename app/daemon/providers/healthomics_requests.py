@@ -27,9 +27,8 @@ from app.daemon.providers.healthomics_workflows import (
 )
 from app.daemon.providers.provider_interface import Attachment, Submission
 from app.errors import NotReady, Rejected
+from app.locations import inputs_of
 
-RESERVED = frozenset({"workflow_id", "outputUri"})
-"""workflow_params that are for this service and never a workflow's inputs."""
 RUN_TAG = "WESRunId"
 
 
@@ -66,8 +65,7 @@ class RunRequests:
         target = target_of(run.workflow_url, run.workflow_params, self._home.region, self._home.account)
         output_uri, input_base = self._places(run, options)
         main = None if target else attachment_of(run.workflow_url, [one.path for one in run.attachments])
-        given = {name: value for name, value in run.workflow_params.items() if name not in RESERVED}
-        inputs = Inputs(given, run.attachments, input_base, main)
+        inputs = Inputs(inputs_of(run.workflow_params), run.attachments, input_base, main)
         workflow = self._workflow(run, target, options, inputs.documents)
         check_parameters(inputs.parameters, workflow)
         members = self._members(run, options, target, workflow)

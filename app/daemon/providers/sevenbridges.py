@@ -43,6 +43,7 @@ from app.daemon.providers.sevenbridges_inputs import typed_inputs
 from app.daemon.providers.sevenbridges_options import OPTIONS, task_options
 from app.daemon.providers.sevenbridges_records import DRAFT, TASK_ID, JobRecord, accepted, refusal_of, status_of
 from app.errors import OutcomeUnknown, ProviderError, Rejected
+from app.locations import inputs_of
 from app.states import State
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class SevenBridgesProvider(WorkflowProviderInterface):
         app = self._apps.ready(run)
         project = self._options.project or app.project
         options = task_options(run.workflow_engine_parameters)
-        inputs = self._files.find(typed_inputs(app.ports, run.workflow_params), project)
+        inputs = self._files.find(typed_inputs(app.ports, inputs_of(run.workflow_params)), project)
         marker = f"{run.name[:MAX_NAME_CHARACTERS]}\nWES run {run.run_id}"
         return {
             "name": run.submit_key,
