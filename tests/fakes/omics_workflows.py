@@ -28,7 +28,8 @@ class Workflows:
         self._workflows: dict[str, Members] = {}
         self._versions: dict[tuple[str, str], Members] = {}
         self._add({"name": "hello", "engine": "WDL"}, status="ACTIVE", type="PRIVATE")
-        self._add({"name": "ready", "engine": "WDL"}, status="ACTIVE", type="READY2RUN")
+        ready = {"name": "ready", "engine": "WDL", "storageType": "STATIC", "storageCapacity": 1200}  # AWS's to settle
+        self._add(ready, status="ACTIVE", type="READY2RUN")
 
     def find(self, workflow_id: str, kind: str = "PRIVATE", version: str | None = None) -> Members:
         """A workflow, with what its version says where one is named."""

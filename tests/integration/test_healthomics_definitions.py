@@ -172,9 +172,22 @@ def test_a_deleted_workflow_is_registered_anew(harness: HealthOmicsHarness) -> N
 
 
 def test_its_own_template_is_told(harness: HealthOmicsHarness) -> None:
-    template = Attached("parameter-template.json", b'{"reads": {}}')
-    registered(harness, wdl(harness, Attached("hello.wdl", WDL), template))
-    assert sent(harness)[0]["parameterTemplatePath"] == "parameter-template.json"
+    template = Attached("parameter-template.json", b'{"reads": {"description": "FASTQ"}, "depth": {"optional": true}}')
+    run = wdl(harness, Attached("hello.wdl", WDL), template, workflow_params={"reads": "s3://b/r"})
+    registered(harness, run)
+    assert sent(harness)[0]["parameterTemplate"] == json.loads(template.data)
+    assert not harness.fake.control.requests(operation="StartRun")
+    with pytest.raises(
+        Rejected, match=r"'raeds' is not a parameter of it: did you mean 'reads'\?.*'reads' is required"
+    ):
+        harness.provider.prepare_request(replace(run, workflow_params={"raeds": "s3://b/r"}))
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b'{"reads": 5}', b'{"reads": {"type": "File"}}'])
+def test_a_template_that_is_none_is_said(harness: HealthOmicsHarness, text: bytes) -> None:
+    template = Attached("parameter-template.json", text)
+    with pytest.raises(Rejected, match=r"parameter-template\.json|parameterTemplate\.reads"):
+        harness.provider.prepare_request(wdl(harness, Attached("hello.wdl", WDL), template))
 
 
 # From elsewhere

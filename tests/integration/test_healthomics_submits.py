@@ -165,7 +165,8 @@ def test_a_workflows_own_storage_wins_over_the_defaults(harness: HealthOmicsHarn
 
 @pytest.mark.parametrize("url", [f"healthomics:{READY2RUN}", f"arn:aws:omics:us-east-1::workflow/{READY2RUN}"])
 def test_ready2run_workflows_are_found_by_themselves(harness: HealthOmicsHarness, url: str) -> None:
-    made = members(harness, workflow_url=url)
+    harness.submit(ask(harness, workflow_url=url))
+    made = sent(harness)
     assert made["workflowType"] == "READY2RUN" and not {"storageType", "storageCapacity"} & set(made)
 
 

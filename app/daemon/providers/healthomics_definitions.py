@@ -27,7 +27,8 @@ from app.daemon.providers.healthomics_aws import AwsApi, Conflicting
 from app.daemon.providers.healthomics_files import Files
 from app.daemon.providers.healthomics_workflows import ACTIVE, AGAIN_SECONDS, PRIVATE
 from app.daemon.providers.provider_interface import Attachment, Submission
-from app.errors import NotReady, Rejected
+from app.errors import InvalidRequest, NotReady, Rejected
+from app.strict import load_json
 
 ENGINES = {"CWL": "CWL", "WDL": "WDL", "NFL": "NEXTFLOW"}
 TEMPLATE = "parameter-template.json"
@@ -67,6 +68,17 @@ class _Definition:
         hashes = [hashlib.sha256((self.folder / name).read_bytes()).hexdigest() for name in self.files()]
         said = [self.engine, self.main or "", *self.files(), *hashes]
         return hashlib.sha256("\0".join(said).encode()).hexdigest()
+
+    def template(self) -> dict[str, Any]:
+        """What it says that it takes; {} where it leaves that to the service. Raises Rejected."""
+        file = self.folder / TEMPLATE
+        try:
+            template = load_json(file.read_bytes(), TEMPLATE) if file.is_file() else {}
+        except InvalidRequest as error:
+            raise Rejected(str(error), "invalid_parameter_template") from None
+        if not isinstance(template, dict):
+            raise Rejected(f"{TEMPLATE} must be a JSON object.", "invalid_parameter_template")
+        return template
 
 
 class Definitions:
@@ -127,8 +139,8 @@ class Definitions:
 
     def _create(self, key: str, definition: _Definition) -> str:
         files = definition.files()
-        template = {"parameterTemplatePath": TEMPLATE} if TEMPLATE in files else {}
-        main = {"main": definition.main} if definition.main else {}
+        template = definition.template()  # a path to it is for definitions in a repository
+        said = {"main": definition.main, "parameterTemplate": template}
         again = self._deleted.get(key, 0)
         try:
             created = self._api.read(
@@ -140,8 +152,7 @@ class Definitions:
                 definitionZip=_zipped(definition.folder, files),
                 requestId=f"{_name(key)}-{again}" if again else _name(key),
                 tags={TAG: key},
-                **main,
-                **template,
+                **{name: value for name, value in said.items() if value},
             )
         except Conflicting as error:  # it was asked for before, and lists do not show it yet
             words = "The workflow definition is being registered at HealthOmics."
