@@ -15,9 +15,17 @@ from app.runs import pipelines
 from app.states import State
 
 
-def read_step_runs(session: Session, run_id: str, known: Collection[str] = ()) -> dict[str, StepRun]:
-    """Run id -> run of a step, without those of `known`; parameters and outputs only of those that are COMPLETE."""
-    rows = [row for row in pipelines.steps_of(session, run_id) if row.run_id not in known]
+def read_step_runs(
+    session: Session, run_id: str, ended: Collection[str] = (), living: Collection[str] = ()
+) -> dict[str, StepRun]:
+    """Run id -> run of a step, without those of `ended`; parameters and outputs only of those that are COMPLETE.
+
+    `living`: the others that the caller knows of. Where there are no more, only they are read.
+    """
+    if (ended or living) and pipelines.count_steps(session, run_id) == len(ended) + len(living):
+        rows = pipelines.steps_named(session, living)
+    else:
+        rows = [row for row in pipelines.steps_of(session, run_id) if row.run_id not in ended]
     values = pipelines.values_of(session, [row.run_id for row in rows if row.state == State.COMPLETE])
     return {
         row.run_id: StepRun(

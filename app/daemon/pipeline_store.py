@@ -68,19 +68,19 @@ class PipelineStore:
         with self._database.reading() as session:
             return listing.get_run(session, run_id, None).submit_request or {}
 
-    def steps(self, run_id: str, known: Collection[str]) -> Mapping[str, StepRun]:
+    def steps(self, run_id: str, ended: Collection[str], living: Collection[str]) -> Mapping[str, StepRun]:
         with self._database.reading() as session:
-            found = read_step_runs(session, run_id, known)
+            found = read_step_runs(session, run_id, ended, living)
         return {step_id: replace(step, outputs=_located(step.outputs, step_id)) for step_id, step in found.items()}
 
-    def begin(self, run_id: str, starts: Sequence[Start], base: str) -> bool:
+    def begin(self, run_id: str, starts: Sequence[Start], base: str) -> Mapping[str, bool]:
         family = self._family(run_id, base)
         new = [self._new_step(family, start) for start in starts]
         now = self._now()
         if not self._database.transact(lambda session: pipelines.accept_steps(session, run_id, new, now)):
-            return False
+            return {}
         self.wake({step.run.provider_type for step in new if step.end is None})
-        return any(step.end is not None for step in new)
+        return {step.run.run_id: step.end is not None for step in new}
 
     def cancel_steps(self, run_id: str) -> None:
         now = self._now()

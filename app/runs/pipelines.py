@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, defer
 
 from app.models import TaskLog, WorkflowRun
@@ -17,7 +17,11 @@ from app.runs.transitions import End
 from app.states import TERMINAL, Actor, State
 
 _ORDER = (WorkflowRun.submitted_at, WorkflowRun.step, WorkflowRun.shard, WorkflowRun.try_number)
+_STEP = select(WorkflowRun.run_id, WorkflowRun.step, WorkflowRun.shard, WorkflowRun.try_number, WorkflowRun.state)
 _BATCH = 500
+
+StepRow = Row[str, str | None, int, int, State]
+"""(run_id, step, shard, try_number, state)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,19 @@ def place_of(session: Session, parent_id: str, run_id: str) -> tuple[str, int] |
     return None if row is None else (str(row.step), int(row.shard))
 
 
-def steps_of(session: Session, parent_id: str) -> Sequence[Row[str, str | None, int, int, State]]:
-    """(run_id, step, shard, try_number, state) of every run of a step."""
-    run = WorkflowRun
-    query = select(run.run_id, run.step, run.shard, run.try_number, run.state)
-    return session.execute(query.where(run.parent_id == parent_id)).all()
+def count_steps(session: Session, parent_id: str) -> int:
+    """How many runs of steps a pipeline has; an index knows."""
+    return session.scalar(select(func.count()).where(WorkflowRun.parent_id == parent_id)) or 0
+
+
+def steps_of(session: Session, parent_id: str) -> Sequence[StepRow]:
+    """Every run of a step."""
+    return session.execute(_STEP.where(WorkflowRun.parent_id == parent_id)).all()
+
+
+def steps_named(session: Session, run_ids: Collection[str]) -> Sequence[StepRow]:
+    """These runs of steps."""
+    return [row for some in _batches(run_ids) for row in session.execute(_STEP.where(WorkflowRun.run_id.in_(some)))]
 
 
 def runs_of(session: Session, parent_id: str) -> Sequence[WorkflowRun]:
@@ -74,12 +86,12 @@ def runs_of(session: Session, parent_id: str) -> Sequence[WorkflowRun]:
 
 def values_of(session: Session, run_ids: Collection[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
     """run_id -> (parameters, outputs)."""
-    ids, found = list(run_ids), {}
-    for start in range(0, len(ids), _BATCH):
-        query = select(WorkflowRun.run_id, WorkflowRun.workflow_params, WorkflowRun.outputs)
-        for row in session.execute(query.where(WorkflowRun.run_id.in_(ids[start : start + _BATCH]))):
-            found[row.run_id] = (row.workflow_params, row.outputs)
-    return found
+    query = select(WorkflowRun.run_id, WorkflowRun.workflow_params, WorkflowRun.outputs)
+    return {
+        row.run_id: (row.workflow_params, row.outputs)
+        for some in _batches(run_ids)
+        for row in session.execute(query.where(WorkflowRun.run_id.in_(some)))
+    }
 
 
 def completed_step(session: Session, parent_id: str, step: str, shard: int) -> WorkflowRun | None:
@@ -123,6 +135,12 @@ def task_name(run: WorkflowRun) -> str:
     """`align`, `align[7]` where it is scattered, `align[7] try 2`."""
     shard = f"[{run.shard}]" if run.shard or run.name.endswith("]") else ""
     return f"{run.step}{shard}" + (f" try {run.try_number}" if run.try_number > 1 else "")
+
+
+def _batches(run_ids: Collection[str]) -> Iterator[list[str]]:
+    """Few enough for the parameters of one statement."""
+    ids = list(run_ids)
+    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
 
 
 def _task(run: WorkflowRun, position: int) -> TaskLog:

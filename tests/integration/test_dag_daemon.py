@@ -84,6 +84,10 @@ class World:
         with self.database.reading() as session:
             return listing.get_run(session, run_id, None)
 
+    def state(self, run_id: str) -> State:
+        with self.database.reading() as session:
+            return listing.get_state(session, run_id, None)
+
     def steps(self, run_id: str) -> list[WorkflowRun]:
         with self.database.reading() as session:
             return list(pipelines.runs_of(session, run_id))
@@ -105,10 +109,10 @@ class World:
 
     def end(self, run_id: str, turns: int = 60) -> WorkflowRun:
         for _ in range(turns):
-            if is_terminal((run := self.run(run_id)).state):
-                return run
+            if is_terminal(self.state(run_id)):
+                return self.run(run_id)
             self.turn()
-        raise AssertionError(f"{run.state} {self.states(run_id)} after {turns} turns")
+        raise AssertionError(f"{self.state(run_id)} {self.states(run_id)} after {turns} turns")
 
     def rerun(self, run_id: str) -> str:
         run = self.run(run_id)
@@ -200,7 +204,7 @@ def test_a_daemon_that_saw_no_cancel_begins_nothing_after_it(world: World) -> No
     world.dag.tick()
     starts = world.dag.provider._look(run_id).starts if world.run(run_id).submit_request else ()  # type: ignore[attr-defined]
     world.database.transact(lambda session: transitions.cancel(session, run_id, world.clock(), by="ann"))
-    assert world.store.begin(run_id, starts, "") is False
+    assert world.store.begin(run_id, starts, "") == {}
     assert world.steps(run_id) == []
 
 
@@ -311,6 +315,28 @@ def test_attachments_of_the_pipeline_are_its_steps_too(world: World) -> None:
     with world.database.reading() as session:
         assert [file.path for file in listing.get_attachments(session, world.steps(run_id)[0].run_id)] == [kept.path]
         assert listing.get_own_attachments(session, world.steps(run_id)[0].run_id) == []
+
+
+def test_a_look_reads_again_only_what_has_not_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, read_all = [], pipelines.steps_of
+    monkeypatch.setattr(pipelines, "steps_of", lambda *args: whole.append(1) or read_all(*args))
+    run_id = world.submit(*deep(8))
+    assert world.end(run_id).state == State.COMPLETE
+    assert len(whole) == 1, "the first look knows of nothing"
+
+
+def test_daemons_that_look_in_turn_see_what_the_other_began(world: World) -> None:
+    """Each remembers what it saw itself; what the other one began counts all the same."""
+    other = World(world.database, world.storage, world.clock)
+    other.platform = world.platform
+    other.restart()
+    run_id = world.submit(*wide(9), workflow_engine_parameters={"max_parallel_steps": "3"})
+    for turn in range(40):
+        daemon = (world, other)[turn % 2]
+        daemon.dag.tick()
+        assert sum(run.state not in TERMINAL for run in world.steps(run_id)) <= 3
+        (other, world)[turn % 2].turn()
+    assert (world.state(run_id), len(world.platform.starts)) == (State.COMPLETE, 9)
 
 
 def wide(count: int) -> list[dict[str, Any]]:

@@ -55,12 +55,18 @@ class PipelineRuns(Protocol):
 
     def pipeline(self, run_id: str) -> StoredPipeline | None: ...
 
-    def steps(self, run_id: str, known: Collection[str]) -> Mapping[str, StepRun]:
-        """Run id -> run of a step, without those of `known`. Parameters and outputs only where it is COMPLETE."""
+    def steps(self, run_id: str, ended: Collection[str], living: Collection[str]) -> Mapping[str, StepRun]:
+        """Run id -> run of a step, without those of `ended`. Parameters and outputs only where it is COMPLETE.
+
+        `living` are the others that are known; the cost grows with them and with what is new.
+        """
         ...
 
-    def begin(self, run_id: str, starts: Sequence[Start], base: str) -> bool:
-        """Accept these steps, each once however often this is called. True where some of them are over already."""
+    def begin(self, run_id: str, starts: Sequence[Start], base: str) -> Mapping[str, bool]:
+        """Accept these steps, each once however often this is called. Run id -> whether it is over already.
+
+        Nothing where the pipeline is to end.
+        """
         ...
 
     def cancel_steps(self, run_id: str) -> None: ...
@@ -78,12 +84,13 @@ class PipelineRuns(Protocol):
 
 
 class _Memory:
-    """What never changes of a pipeline: its document, and the steps that have ended."""
+    """What never changes of a pipeline: its document, and the steps that have ended. `living`: ids of the others."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.pipeline = Pipeline(Document.model_validate(request["document"]), request["sheets"])
         self.max_parallel, self.base = int(request[PARALLEL]), str(request["base"])
         self.ended: dict[str, StepRun] = {}
+        self.living: set[str] = set()
 
 
 class DagProvider(WorkflowProviderInterface):
@@ -148,7 +155,9 @@ class DagProvider(WorkflowProviderInterface):
         outlook = self._look(provider_id)
         memory = self._memory.get(provider_id)
         while outlook and outlook.starts and memory:
-            if not self._runs.begin(provider_id, outlook.starts, memory.base):
+            begun = self._runs.begin(provider_id, outlook.starts, memory.base)
+            memory.living |= begun.keys()
+            if not any(begun.values()):
                 break
             outlook = self._look(provider_id)
         return _status(outlook) if outlook else None
@@ -180,10 +189,11 @@ class DagProvider(WorkflowProviderInterface):
         if stored is None:
             return None
         memory = self._remembered(run_id, stored)
-        new = self._runs.steps(run_id, memory.ended.keys())
-        memory.ended |= {step_id: step for step_id, step in new.items() if is_terminal(step.state)}
-        living = [step for step in new.values() if not is_terminal(step.state)]
-        steps = [*memory.ended.values(), *living]
+        found = self._runs.steps(run_id, memory.ended.keys(), memory.living)
+        living = {step_id: step for step_id, step in found.items() if not is_terminal(step.state)}
+        memory.living = set(living)
+        memory.ended |= {step_id: step for step_id, step in found.items() if step_id not in living}
+        steps = [*memory.ended.values(), *living.values()]
         return look(memory.pipeline, steps, memory.max_parallel, canceling=stored.canceling)
 
     def _remembered(self, run_id: str, stored: StoredPipeline) -> _Memory:
