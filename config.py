@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     default_page_size: int = Field(50, ge=1)
     max_page_size: int = Field(1000, ge=1)
     max_waiters: int = Field(16, ge=0)
+    max_uploads: int = Field(32, ge=1, le=48)
 
     # Routing
     default_wes_provider: str = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Semaphore
 
 from flask import current_app
 
@@ -29,6 +30,7 @@ class Context:
     page_tokens: PageTokens
     waiters: Waiters
     vault: Vault
+    upload_seats: Semaphore  # see app/uploads.py
     now: Callable[[], datetime] = utc_now
 
 

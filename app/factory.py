@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from threading import Semaphore
 
 from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
@@ -91,6 +92,7 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
         PageTokens(settings.signing_key()),
         Waiters(settings.max_waiters),
         Vault(settings.credential_keys()),
+        Semaphore(settings.max_uploads),
         now,
     )
 

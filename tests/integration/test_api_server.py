@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, cast
 
 import pytest
 import requests
@@ -150,6 +151,52 @@ def test_an_upload_that_is_cut_off_leaves_no_run_and_no_file(env: dict[str, str]
                     pass
         assert served.get(f"{BASE}/runs").json()["total_runs"] == 0
         assert staged(served) == []
+
+
+STALLED, SEATS = 300, 8
+
+
+@EDGE
+def test_clients_that_stall_in_mid_body_hold_up_nobody_else(env: dict[str, str]) -> None:
+    """Some of them hold threads for ever; the others are told to come again, and all that needs no body is served."""
+    stalled = (
+        f"POST {BASE}/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        'Content-Length: 1000\r\n\r\n{"workflow'
+    ).encode()
+    with serving(env | {"WORKERS": "1", "MAX_UPLOADS": str(SEATS)}) as served, ExitStack() as stack:
+        run_id = served.post(f"{BASE}/runs", json=HELLO).json()["run_id"]
+        clients = [stack.enter_context(socket.create_connection(served.place, timeout=30)) for _ in range(STALLED)]
+        for client in clients:
+            client.sendall(stalled)
+        told = heard(clients, STALLED - SEATS)
+        assert all(b" 503 " in answer and b"retry-after: 5" in answer.lower() for answer in told.values())
+        assert b'"status_code": 503' in told.popitem()[1]
+        for _ in range(20):
+            answer = served.get(f"{BASE}/runs/{run_id}/status", headers={"Connection": "close"})
+            assert answer.json()["state"] == "QUEUED"
+        assert served.post(f"{BASE}/runs", json=HELLO).status_code == 503
+        assert served.post(f"{BASE}/runs/{run_id}/cancel").status_code == 200
+        for client in clients:
+            client.close()
+        served.session.mount("http://", HTTPAdapter(max_retries=Retry(5, allowed_methods=None, status_forcelist=[503])))
+        assert served.post(f"{BASE}/runs", json=HELLO).status_code == 200
+    assert served.process.returncode == 0
+
+
+def heard(clients: list[socket.socket], count: int) -> dict[socket.socket, bytes]:
+    """What so many of them are answered, each to the end of its connection."""
+    answers: dict[socket.socket, bytes] = {}
+    with DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client, EVENT_READ)
+        while len(answers) < count and (ready := selector.select(timeout=30)):
+            for key, _ in ready:
+                client = cast(socket.socket, key.fileobj)
+                with client.makefile("rb") as answer:
+                    answers[client] = answer.read()
+                selector.unregister(client)
+    assert len(answers) == count
+    return answers
 
 
 @EDGE
