@@ -12,7 +12,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ T = TypeVar("T")
 TRIES = 6
 BUSY_SECONDS = 30
 PROSE_CHARACTERS = 10_000
+_NEWS = "wes_news"
 WRITES = {"wes_writes": True}
 """Execution options of connections that write."""
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
@@ -77,6 +78,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.listeners: list[Callable[[Sequence[object]], None]] = []
+        """Told, in the thread that wrote, what `add_news` was given in a transaction that is now committed."""
         self._reads = sessionmaker(engine, expire_on_commit=False)
         self._writes = sessionmaker(engine.execution_options(**WRITES), expire_on_commit=False)
 
@@ -100,13 +103,28 @@ class Database:
         for attempt in range(1, TRIES + 1):
             try:
                 with self._writes.begin() as session:
-                    return work(session)
+                    done = work(session)
+                self._tell(session.info.get(_NEWS, ()))
+                return done
             except DBAPIError as error:
                 if not is_conflict(error) or attempt == TRIES:
                     raise
                 log.info("write conflict, trying again", extra={"attempt": attempt})
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
+
+    def _tell(self, news: Sequence[object]) -> None:
+        """What was committed is not made undone by a listener that fails."""
+        for listen in self.listeners if news else ():
+            try:
+                listen(news)
+            except Exception:
+                log.exception("a listener failed")
+
+
+def add_news(session: Session, item: object) -> None:
+    """The database's listeners are told once this transaction is committed, and never where it is not."""
+    session.info.setdefault(_NEWS, []).append(item)
 
 
 def engine_options(url: str) -> dict[str, Any]:

@@ -17,13 +17,15 @@ from sqlalchemy.orm import Session
 
 from app import credentials
 from app.models import RunEvent, TaskLog, WorkflowRun
-from app.runs import counts
+from app.runs import counts, news
 from app.runs.claims import woken_values
 from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal, may_move
 
 log = logging.getLogger(__name__)
 
 _UNSYNCED = {"synchronize_session": False}
+_FACTS = (WorkflowRun.parent_id, WorkflowRun.provider_type, WorkflowRun.workflow_type, WorkflowRun.workflow_url)
+"""What is told of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class End:
 def add_event(session: Session, run_id: str, now: datetime, by: str, note: str) -> None:
     """Record a notable fact that changes no state."""
     session.execute(insert(RunEvent).values(run_id=run_id, at=now, by=by, note=note))
+    news.note(session, run_id)
 
 
 def move(
@@ -87,6 +90,7 @@ def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: s
     _replace_tasks(session, run.run_id, end.tasks)
     words = f"{end.reason}: {end.note}" if end.reason else end.note
     _add_change(session, run.run_id, now, run.state, end.state, by, words)
+    news.note_ended(session, run, end.state, _seconds(run, values))
     _wake_parent(session, run.parent_id, now)
     credentials.wipe(session, run.parent_id or run.run_id)
     return True
@@ -109,13 +113,17 @@ def end_at_once(session: Session, run_id: str, end: End, now: datetime, *, by: s
     if ended.rowcount != 1:  # type: ignore[attr-defined]
         return False
     _add_change(session, run_id, now, run.state, end.state, by, end.note)
+    if run.reused_from is None:
+        news.note_ended(session, run, end.state, None)
     return True
 
 
 def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Actor = Actor.USER) -> None:
     """A user or a parent ends an unstarted run at once and asks for the end of a started one; else nothing happens."""
-    parent_id = session.scalar(select(WorkflowRun.parent_id).where(WorkflowRun.run_id == run_id))
-    _lock_parent(session, parent_id)
+    run = session.execute(select(*_FACTS).where(WorkflowRun.run_id == run_id)).one_or_none()
+    if run is None:
+        return
+    _lock_parent(session, run.parent_id)
     state = session.scalar(select(WorkflowRun.state).where(WorkflowRun.run_id == run_id).with_for_update())
     if state is None:
         return
@@ -129,8 +137,9 @@ def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Acto
     )
     _add_change(session, run_id, now, state, to, by, "cancel requested")
     if to == State.CANCELED:
-        _wake_parent(session, parent_id, now)
-        credentials.wipe(session, parent_id or run_id)
+        news.note_ended(session, run, to, None)
+        _wake_parent(session, run.parent_id, now)
+        credentials.wipe(session, run.parent_id or run_id)
 
 
 def record_provider_id(
@@ -239,6 +248,12 @@ def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
     }
 
 
+def _seconds(run: WorkflowRun, values: Mapping[str, Any]) -> float | None:
+    """How long a run that ends with these values ran; None where it had not begun."""
+    began = values["start_time"] or run.processed_at
+    return max(0.0, (values["end_time"] - began).total_seconds()) if began else None
+
+
 def _lock_parent(session: Session, parent_id: str | None) -> None:
     """Parents before children, everywhere: two transactions that end siblings must not wait for each other.
 
@@ -264,3 +279,4 @@ def _add_change(
 ) -> None:
     session.execute(insert(RunEvent).values(run_id=run_id, at=now, from_state=start, to_state=to, by=by, note=note))
     counts.moved(session, run_id, start, to)
+    news.note(session, run_id)
