@@ -245,7 +245,7 @@ class CloudHarness(Harness):
     def provider_for(self, trouble: Trouble) -> WorkflowProviderInterface:
         """One that soon gives up, where a test would wait for it."""
         slow = trouble in (Trouble.HANGS, Trouble.DRIPS)
-        return self.provider_at(self.url, timeout_seconds=0.5) if slow else self.provider
+        return self.provider_at(self.url, timeout_seconds=1.5) if slow else self.provider
 
     def unreachable(self) -> WorkflowProviderInterface:
         """A provider with nobody at its platform's address."""

@@ -704,6 +704,14 @@ def test_watched_logs_are_fetched_while_the_run_goes_on(world: World) -> None:
 
 @pytest.fixture
 def daemon(world: World) -> Iterator[WorkflowDaemon]:
+    made = _daemon(world)
+    made.start()
+    yield made
+    made.stop()
+
+
+def _daemon(world: World) -> WorkflowDaemon:
+    """One that does nothing by itself before it is started."""
     identity = Daemon(
         id=str(uuid.uuid4()),
         host="host-1",
@@ -712,7 +720,7 @@ def daemon(world: World) -> Iterator[WorkflowDaemon]:
         started_at=world.clock(),
         last_seen=world.clock(),
     )
-    made = WorkflowDaemon(
+    return WorkflowDaemon(
         [ScriptedProvider(world.platform)],
         world.database,
         world.storage,
@@ -721,9 +729,6 @@ def daemon(world: World) -> Iterator[WorkflowDaemon]:
         poll_seconds=0.01,
         host_lost_after=3600,
     )
-    made.start()
-    yield made
-    made.stop()
 
 
 def test_a_daemon_takes_over_the_claims_of_its_dead_predecessor_at_once(world: World) -> None:
@@ -783,7 +788,9 @@ def test_runs_of_a_host_that_is_gone_for_good_end(world: World, daemon: Workflow
     assert world.notes(run_id)[-1].startswith("host_lost")
 
 
-def test_a_clock_that_jumps_loses_no_host_that_lives(world: World, daemon: WorkflowDaemon) -> None:
+def test_a_clock_that_jumps_loses_no_host_that_lives(world: World) -> None:
+    daemon = _daemon(world)
+    daemon.beat()
     run_id = world.submit(provider_type="elsewhere")
     world.database.transact(lambda session: _move_to_lost_host(session, run_id, "host-1"))
     for _ in range(3):

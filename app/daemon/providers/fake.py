@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MAX_IDS = 100  # the service takes no more in one question
 LOG_PAGE_BYTES = 1024 * 1024  # a page of a log that has fewer is the last one
+LOOKS = ((60.0, 2.0), (600.0, 10.0))  # (running for less than so many seconds, seconds to the next look); then 60
 PLAIN_TEXT = "text/plain"
 WORDS: Mapping[str, tuple[State, str | None]] = {
     "DRAFT": (State.INITIALIZING, None),
@@ -131,6 +132,9 @@ class FakeProvider(WorkflowProviderInterface):
 
     def find_workflow(self, run: Submission) -> Found | Absent | Unsure:
         return self._find(run, {"key": run.submit_key})
+
+    def seconds_to_next_look(self, state: State, running_seconds: float) -> float:
+        return next((look for age, look in LOOKS if running_seconds < age), 60.0)
 
     def get_workflow_statuses(self, provider_ids: Iterable[str]) -> Mapping[str, Status]:
         statuses: dict[str, Status] = {}
