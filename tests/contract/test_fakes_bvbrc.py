@@ -12,6 +12,7 @@ from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
 from tests.fakes.server import InProcess, InThread
 
 ALICE = "alice@patricbrc.org"
+NAMED = {"contigs": "/a/c.fa", "scientific_name": "E. coli", "domain": "Bacteria"}
 PARAMS = {"output_path": f"/{ALICE}/home", "output_file": "x"}
 
 
@@ -145,7 +146,8 @@ def test_qstat_may_be_missing(fake: InThread) -> None:
 @pytest.mark.parametrize(
     ("app", "params", "words"),
     [
-        ("Date", {"output_path": "/a"}, "Required parameter output_file missing"),
+        ("Date", {"output_path": "/a"}, "Required parameter File Basename (output_file) missing"),
+        ("GenomeAnnotation", PARAMS | NAMED, "Required parameter Genetic Code (code) missing\n"),
         ("Nothing", PARAMS, "Error submitting job: \n"),
         ("Date", PARAMS | {"fake-preflight-error": "no reads"}, "no reads"),
     ],

@@ -75,6 +75,14 @@ APPS: list[dict[str, Any]] = [
             {"id": "contigs", "label": "Contig file", "required": 1, "default": None, "type": "wstype"},
             {"id": "scientific_name", "label": "Scientific Name", "required": 1, "default": None, "type": "string"},
             {"id": "code", "label": "Genetic Code", "required": 1, "default": 11, "type": "enum", "enum": ["11", "4"]},
+            {
+                "id": "domain",
+                "label": "Domain",
+                "required": 1,
+                "default": "Bacteria",
+                "type": "enum",
+                "enum": ["Bacteria", "Archaea"],
+            },
             *OUTPUT,
         ],
     },
@@ -194,9 +202,12 @@ class AppService:
         problems = params.get("fake-preflight-error")
         if app is None:
             raise RpcError("Error submitting job: \n")
-        for parameter in (one for one in app["parameters"] if isinstance(one, dict)):
-            if params.get(parameter["id"]) is None and parameter.get("default") is None and parameter["required"]:
-                problems = f"Errors found in parameter processing:\n    Required parameter {parameter['id']} missing"
+        required = (one for one in app["parameters"] if isinstance(one, dict) and one["required"])
+        missing = [
+            f"Required parameter {one['label']} ({one['id']}) missing" for one in required if one["id"] not in params
+        ]
+        if missing:  # whatever its default: that is for parameters that may be left out
+            problems = "Errors found in parameter processing:\n    " + "\n    ".join(missing)
         if problems:
             raise RpcError(f"Error submitting job: {problems}\n")
 

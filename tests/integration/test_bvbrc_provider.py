@@ -75,6 +75,17 @@ def test_what_is_sent(bvbrc: BvbrcHarness) -> None:
     }
 
 
+def test_what_an_app_requires_is_sent_though_it_has_a_default(bvbrc: BvbrcHarness) -> None:
+    named = {"contigs": "/a/c.fa", "scientific_name": "E. coli"}
+    run = replace(bvbrc.submission(), workflow_url="bvbrc:GenomeAnnotation", workflow_params=named, request={})
+    run = replace(run, request=bvbrc.provider.prepare_request(run))
+    assert {name: run.request["params"][name] for name in ("code", "domain")} == {"code": 11, "domain": "Bacteria"}
+    bvbrc.provider.submit_workflow(run)
+    assert bvbrc.fake.control.tasks()[0]["app"] == "GenomeAnnotation"
+    archaea = with_params(run, bvbrc.provider, domain="Archaea")
+    assert archaea.request["params"]["domain"] == "Archaea"
+
+
 def test_what_the_user_names_is_kept(bvbrc: BvbrcHarness) -> None:
     run = with_params(bvbrc.submission(), bvbrc.provider, output_path="/x/y", output_file="mine")
     assert (run.request["params"]["output_path"], run.request["params"]["output_file"]) == ("/x/y", "mine")

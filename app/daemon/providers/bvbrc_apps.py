@@ -98,6 +98,11 @@ def check_parameters(app: App, given: Mapping[str, Any]) -> None:
         raise Rejected(f"{app.id}: {' '.join(problems[:MOST_PROBLEMS])}{more}", "invalid_parameters")
 
 
+def needed_defaults(app: App) -> dict[str, Any]:
+    """What must be sent although it has a default: an app refuses a required parameter that is left out."""
+    return {one.id: one.default for one in app.parameters if one.required and one.default is not None}
+
+
 def workspace_paths(value: Any) -> Any:
     """The value with files and folders of the Workspace as the plain paths that apps take.
 

@@ -6,7 +6,14 @@ import re
 from typing import Any
 
 from app.bvbrc_token import BvbrcToken
-from app.daemon.providers.bvbrc_apps import OUTPUT_FILE, OUTPUT_PATH, Apps, check_parameters, workspace_paths
+from app.daemon.providers.bvbrc_apps import (
+    OUTPUT_FILE,
+    OUTPUT_PATH,
+    Apps,
+    check_parameters,
+    needed_defaults,
+    workspace_paths,
+)
 from app.daemon.providers.provider_interface import Submission
 from app.errors import Rejected
 
@@ -34,7 +41,8 @@ def prepare(run: Submission, token: BvbrcToken, apps: Apps) -> dict[str, Any]:
         **{name: value for name, value in workspace_paths(dict(run.workflow_params)).items() if value is not None},
     }
     check_parameters(app, params)
-    return {"app": app.id, "params": params, "start": {**start, "user_metadata": mark_of(run.run_id)}}
+    start["user_metadata"] = mark_of(run.run_id)
+    return {"app": app.id, "params": needed_defaults(app) | params, "start": start}
 
 
 def names_its_output(run: Submission) -> bool:
