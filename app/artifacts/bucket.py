@@ -1,4 +1,4 @@
-"""Objects of one S3 bucket: read by ranges, written whole, copied, listed by pages. The only module that knows boto3.
+"""Objects of one S3 bucket: read by ranges, written whole, copied, listed by pages. Only here are artifacts boto3's.
 
 Every call ends within its time-outs and tries. What S3 says becomes NotFound, or StorageUnavailable where it may pass.
 """
@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.artifacts.storage import no_file
+from app.aws_sessions import aws_session
 from app.errors import NotFound, StorageUnavailable
 
 MIB = 1024 * 1024
@@ -75,12 +76,7 @@ class Bucket:
 
     def __init__(self, access: Access) -> None:
         self._name = access.bucket
-        session = boto3.session.Session(
-            aws_access_key_id=access.access_key_id or None,
-            aws_secret_access_key=access.secret_access_key or None,
-            aws_session_token=access.session_token or None,
-            region_name=access.region or None,
-        )
+        session = aws_session(access.region, access.access_key_id, access.secret_access_key, access.session_token)
         make_client = partial(_make_client, session, access.endpoint)
         self._client = make_client(access.timeout_seconds, TRIES)
         self._checker = make_client(min(_CHECK_SECONDS, access.timeout_seconds), 1)

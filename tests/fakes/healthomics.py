@@ -104,6 +104,8 @@ class HealthOmics(Service):
             return error_reply(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
         if f"/{self.region}/omics/aws4_request" not in signed:
             return error_reply(403, "InvalidSignatureException", f"Credential should be scoped to {self.region}/omics")
+        if f"Credential={self.options.expired_key}/" in signed:
+            return self.refusal("expired", None)
         return None
 
     def _throttled(self, operation: str) -> Reply | None:

@@ -23,13 +23,14 @@ class Options:
     """What the model and the guides leave open, so that a client can meet every answer.
 
     `duplicates`: what a repeated requestId is answered, "same" (what the first was) or "conflict"; with other parameters it
-    is always refused, as `reuse` says. `token_seconds`: how long a requestId is known, None: for ever. `name_match`: does
+    is always refused, as `reuse` says. `expired_key`: requests of this access key are refused. `token_seconds`: how long a requestId is known, None: for ever. `name_match`: does
     ListRuns match names "whole" or by "prefix"? `list_lag_seconds`: how long a new run is missing from lists. `outputs_name`: the
     output document under runOutputUri. `max_runs`: StartRun is refused at so many runs. `quotas`: throttle as documented.
     """
 
     duplicates: Literal["same", "conflict"] = "same"
     reuse: Literal["ConflictException", "ValidationException"] = "ConflictException"
+    expired_key: str | None = None
     token_seconds: float | None = None
     name_match: Literal["whole", "prefix"] = "prefix"
     list_lag_seconds: float = 0

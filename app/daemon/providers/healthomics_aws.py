@@ -10,13 +10,9 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from http.client import HTTPResponse
 from typing import Any, TypeVar
 
-import boto3
-import botocore.loaders
-import botocore.session
 from botocore import xform_name
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -39,6 +35,7 @@ from botocore.exceptions import (
 )
 from pydantic import BaseModel, ValidationError
 
+from app.aws_sessions import aws_session
 from app.clock import utc_now
 from app.daemon.providers.http_api import TimedReader
 from app.daemon.providers.http_outcomes import error_of_status, retry_after_seconds
@@ -119,15 +116,7 @@ class AwsAccess:
             # At AWS an operation's host has a prefix (workflows-…), which an address of one's own has not.
             **({"inject_host_prefix": False} if endpoint and service == "omics" else {}),
         )
-        core = botocore.session.get_session()
-        core.register_component("data_loader", _loader())
-        session = boto3.Session(
-            botocore_session=core,
-            aws_access_key_id=self.access_key_id or None,
-            aws_secret_access_key=self.secret_access_key or None,
-            aws_session_token=self.session_token or None,
-            region_name=self.region,
-        )
+        session = aws_session(self.region, self.access_key_id, self.secret_access_key, self.session_token)
         client = session.client(service, endpoint_url=endpoint or None, config=config)
         _bound_answers(client)
         return client
@@ -192,7 +181,9 @@ class AwsApi:
         message = str(error.response.get("Error", {}).get("Message", ""))
         words = _one_line(f"{self._words} {operation}: {code}: {message.rstrip('.')}") + "."
         if code in EXPIRED:
-            words += " This service's AWS credentials must be renewed: AWS_ACCESS_KEY_ID, or the role that boto3 finds."
+            words += (
+                " This service's AWS credentials must be renewed; those of its settings take a restart, others none."
+            )
             return NotAccepted(words, _pause(bucket, words, DENIED_SECONDS))
         if code in THROTTLED or status == 429:
             return NotAccepted(words, _pause(bucket, words, _retry_after(error)))
@@ -261,12 +252,6 @@ class _TimedPool(AWSHTTPConnectionPool):  # type: ignore[misc]
 
 class _TimedSecurePool(AWSHTTPSConnectionPool):  # type: ignore[misc]
     ConnectionCls = _TimedSecureConnection
-
-
-@cache
-def _loader() -> Any:
-    """The services' models are large: read once in a process, not once for every client."""
-    return botocore.loaders.create_loader()
 
 
 def _bound_answers(client: Any) -> None:
