@@ -107,7 +107,9 @@ class WorkflowRun(Base):
     claim: Mapped[str | None] = mapped_column(String(64))
     hints: Mapped[int] = mapped_column(default=0)
     unreleased_claims: Mapped[int] = mapped_column(default=0)
-    failures: Mapped[int] = mapped_column(default=0)  # definite ones in a row
+    failures: Mapped[int] = mapped_column(default=0)  # of this service, in a row
+    refusals: Mapped[int] = mapped_column(default=0, server_default="0")  # of its outputs, definite ones in a row
+    misses: Mapped[int] = mapped_column(default=0, server_default="0")  # looks in a row that found no such run
     missing_since: Mapped[datetime | None]  # the provider has not known it since
     observed_at: Mapped[datetime | None]  # when the provider was last heard of it
     waiting_for: Mapped[str | None] = mapped_column(Prose)  # why nothing happens now, in plain words

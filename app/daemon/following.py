@@ -45,6 +45,7 @@ class Follower:
     def follow(self, run: WorkflowRun, status: Status) -> None:
         """The provider has said something of a run that asks for work: see `asks_for_work`."""
         provider_id = _id(run)
+        self._runs.keep(run, misses=0, missing_since=None)
         if status.perhaps_canceled and run.state == State.CANCELING:
             status = replace(status, state=State.CANCELED, reason=None)
         if status.state is not None and is_terminal(status.state):
@@ -86,7 +87,7 @@ class Follower:
             return
         now = self._runs.now()
         since = run.missing_since or now
-        looks = run.failures + 1
+        looks = run.misses + 1
         patience = self._runs.policy.lost_seconds
         if run.state == State.CANCELING:  # a draft, say, that the cancel deleted
             with suppress(Rejected):
@@ -97,7 +98,7 @@ class Follower:
             lost = End(State.SYSTEM_ERROR, words, "provider_lost_run")
             self._runs.finish(run, End(State.CANCELED, words) if run.state == State.CANCELING else lost)
             return
-        self._runs.keep(run, failures=looks, missing_since=since)
+        self._runs.keep(run, misses=looks, missing_since=since)
         self._runs.release(run, backoff_seconds(looks + 3), f"The provider does not know {run.provider_id} at present.")
 
     def seconds_to_next_look(self, run: WorkflowRun) -> float:
@@ -172,13 +173,13 @@ class Follower:
         return self._runs.storage.log_sink(run.run_id, self._runs.policy.max_log_bytes)
 
     def _outputs_refused(self, run: WorkflowRun, status: Status, error: Rejected) -> None:
-        tries = run.failures + 1
+        tries = run.refusals + 1
         words = f"It completed, but its outputs cannot be had: {error}"
         if tries >= self._provider.outputs_tries:
             lost = replace(status, state=State.SYSTEM_ERROR, reason=error.reason, message=words)
             self._runs.finish(run, _end(run, lost, self._fetch_records(run), None))
             return
-        self._runs.keep(run, failures=tries)
+        self._runs.keep(run, refusals=tries)
         self._runs.release(run, backoff_seconds(tries), words)
 
 

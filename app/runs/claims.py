@@ -150,7 +150,7 @@ def release(
         "waiting_for": waiting_for,
     }
     if observed:
-        values |= {"observed_at": now, "missing_since": None, "failures": 0}
+        values |= {"observed_at": now, "missing_since": None, "misses": 0, "refusals": 0, "failures": 0}
     released = session.execute(
         update(WorkflowRun).where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.claim == token).values(values),
         execution_options=_UNSYNCED,

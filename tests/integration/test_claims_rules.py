@@ -179,10 +179,11 @@ def test_release_of_many(database: Database, clock: Clock) -> None:
 
 def test_observed_release_forgets_what_was_wrong(database: Database, clock: Clock) -> None:
     run = bring_to(database, State.RUNNING, clock())
-    change(database, run.run_id, failures=4, missing_since=clock())
+    change(database, run.run_id, failures=4, misses=3, refusals=2, missing_since=clock())
     release(database, run, clock(), observed=True)
     stored = row(database, run.run_id)
-    assert (stored.failures, stored.missing_since, stored.observed_at) == (0, None, clock())
+    assert (stored.failures, stored.misses, stored.refusals, stored.missing_since) == (0, 0, 0, None)
+    assert stored.observed_at == clock()
 
 
 def test_plain_release_remembers_it(database: Database, clock: Clock) -> None:

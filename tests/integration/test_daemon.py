@@ -473,7 +473,7 @@ def test_a_run_that_is_lost_does_not_slow_the_others_down(world: World) -> None:
     world.restart(policy=Policy(lost_looks=1000))
     well, lost = world.running(), world.running()
     world.platform.hidden.add(str(world.run(lost).provider_id))
-    while world.run(lost).failures < 12:
+    while world.run(lost).misses < 12:
         world.clock.advance(seconds=300)
         world.tick()
     world.platform.fail("statuses", OutcomeUnknown("503"))
@@ -494,7 +494,7 @@ def test_a_run_that_shows_up_again_was_not_lost(world: World) -> None:
     world.clock.advance(seconds=400)
     world.tick()
     run = world.run(run_id)
-    assert (run.state, run.missing_since, run.failures) == (State.RUNNING, None, 0)
+    assert (run.state, run.missing_since, run.misses) == (State.RUNNING, None, 0)
 
 
 def test_a_word_that_we_do_not_know_keeps_the_run_where_it_is(world: World) -> None:
@@ -533,6 +533,38 @@ def test_outputs_that_are_gone_for_good_end_the_run_as_a_system_error(world: Wor
     run = world.tick_until(run_id, State.SYSTEM_ERROR)
     assert "no such key" in (run.error_message or "")
     assert world.notes(run_id)[-1].startswith("outputs_lost")
+
+
+def test_troubles_of_different_kinds_do_not_add_up(world: World) -> None:
+    """Each limit is met by its own kind alone, and who was seen in between has not been missing all the time."""
+    provider = ScriptedProvider(world.platform)
+    provider.outputs_tries = 3
+    world.restart(provider=provider, policy=Policy(give_up_after=4, lost_looks=4, lost_seconds=600))
+    run_id = world.running()
+
+    def miss(times: int) -> None:
+        world.platform.hidden.add("job-1")
+        wanted = world.run(run_id).misses + times
+        while (run := world.run(run_id)).state == State.RUNNING and run.misses < wanted:
+            world.clock.advance(seconds=100)
+            world.tick()
+        world.platform.hidden.clear()
+
+    def fail(verb: str, error: Exception, counted: str, times: int) -> None:
+        wanted = getattr(world.run(run_id), counted) + times
+        while (run := world.run(run_id)).state == State.RUNNING and getattr(run, counted) < wanted:
+            world.platform.fail(verb, error)
+            world.clock.advance(seconds=400)
+            world.tick()
+
+    miss(3)
+    end(world, run_id, State.COMPLETE)
+    fail("outputs", ValueError("ours"), "failures", 3)
+    fail("outputs", Rejected("denied", "denied"), "refusals", 2)
+    miss(3)
+    run = world.run(run_id)
+    assert (run.state, run.failures, run.refusals, run.misses) == (State.RUNNING, 3, 2, 3)
+    assert world.tick_until(run_id, State.COMPLETE).outputs is not None
 
 
 def test_outputs_are_asked_for_as_often_as_the_provider_deserves(world: World) -> None:
