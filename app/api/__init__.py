@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from flask import Flask, Response
-from flask_restx import Api
+from flask import Blueprint, Flask, Response
+from flask_restx import Api, Model, Namespace
 
 from app.api import files, models, pipelines, runs, service, tasks
-from app.api.addresses import BASE_PATH
+from app.api.addresses import BASE_PATH, PIPELINES_PATH
 from app.version import VERSION
 
 
@@ -21,22 +21,36 @@ class WesApi(Api):
 
 
 def register(app: Flask) -> None:
-    """Add the API, its Swagger page at /docs, and the health pages."""
-    api = WesApi(
+    """Add the API, the pipeline engine's own, a Swagger page for each at their `/docs`, and the health pages."""
+    described = "GA4GH WES 1.1.0 with additions. The same API answers under /api/ga4gh/wes/v1."
+    wes = WesApi(
         app,
         version=VERSION,
         title="Workflow Execution Service",
-        description="GA4GH WES 1.1.0 with additions. The same API answers under /api/ga4gh/wes/v1.",
+        description=f"{described} The pipeline engine's own API: [{PIPELINES_PATH}/docs]({PIPELINES_PATH}/docs).",
         prefix=BASE_PATH,
         doc="/docs",
     )
-    for model in models.ALL:
-        api.models[model.name] = model
-    for part in (runs, tasks, files, service):
-        api.add_namespace(part.ns)
+    _fill(wes, models.ALL, (runs.ns, tasks.ns, files.ns, service.ns))
+    blueprint = Blueprint("pipelines", __name__, url_prefix=PIPELINES_PATH)
+    engine = WesApi(
+        blueprint,
+        version=VERSION,
+        title="Pipelines",
+        description="The pipeline engine's own API. Its workflows are runs of the [WES API](/docs) too.",
+        doc="/docs",
+    )
+    _fill(engine, models.OF_PIPELINES, (pipelines.ns, pipelines.health_ns))
+    app.register_blueprint(blueprint)
     service.register(app)
-    app.register_blueprint(pipelines.blueprint)
     app.after_request(_harden)
+
+
+def _fill(api: Api, described: Iterable[Model], parts: Iterable[Namespace]) -> None:
+    for model in described:
+        api.models[model.name] = model
+    for part in parts:
+        api.add_namespace(part)
 
 
 def _harden(response: Response) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app.database import Database
@@ -17,6 +19,7 @@ from tests.rows import row
 
 API = "/api/v1/workflows"
 WES = "/ga4gh/wes/v1/runs"
+VERBS = ("get", "post", "put", "delete")
 
 
 def document(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -200,6 +203,38 @@ def test_the_schema_is_served_and_published(client: FlaskClient) -> None:
     served = client.get(f"{API}/schema").get_json()
     assert served == json.loads((Path(__file__).parents[2] / "docs" / "pipeline.schema.json").read_text())
     assert served["properties"]["steps"]["maxItems"] == 5000
+
+
+@pytest.mark.parametrize(("base", "page"), [("/api/v1", "/api/v1/docs"), ("/ga4gh/wes/v1", "/docs")])
+def test_every_endpoint_is_on_a_swagger_page(app: Flask, client: FlaskClient, base: str, page: str) -> None:
+    described = json.loads(client.get(f"{base}/swagger.json").data)
+    assert f'url: "{base}/swagger.json"' in client.get(page).text
+    assert described["basePath"].rstrip("/") == base
+    told = {(verb, path) for path, verbs in described["paths"].items() for verb in verbs if verb != "parameters"}
+    assert told == endpoints(app, base)
+    assert all(
+        entry["summary"] for verbs in described["paths"].values() for verb, entry in verbs.items() if verb in VERBS
+    )
+
+
+def test_every_endpoint_of_the_engine_is_in_its_document(app: Flask) -> None:
+    """And the other way round."""
+    text = (Path(__file__).parents[2] / "docs" / "dag.md").read_text()
+    told = set(re.findall(r"^\| `(GET|POST) /api/v1(/[^`]*)`", text, flags=re.M))
+    assert {(verb.lower(), path) for verb, path in told} == {
+        (verb, path.replace("{workflow_id}", "{id}")) for verb, path in endpoints(app, "/api/v1")
+    }
+
+
+def endpoints(app: Flask, base: str) -> set[tuple[str, str]]:
+    """(verb, path below `base`) of all that is no page."""
+    return {
+        (verb.lower(), re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(base)))
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith(f"{base}/") and rule.rule.removeprefix(base) not in ("/", "/docs", "/swagger.json")
+        for verb in rule.methods or ()
+        if verb.lower() in VERBS
+    }
 
 
 def test_the_log_of_a_workflow_that_waits_is_empty(client: FlaskClient) -> None:
