@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 if __name__ == "__main__" and sys.prefix == sys.base_prefix and PYTHON.exists():
     os.execv(PYTHON, [str(PYTHON), *sys.argv])  # noqa: S606
+
+from app.shared_counts import shared_counts  # noqa: E402
+
+COUNTS = ExitStack()
+if __name__ == "__main__":
+    COUNTS.enter_context(shared_counts())
 
 from flask import Flask  # noqa: E402
 
@@ -42,4 +49,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with COUNTS:
+        code = main()
+    sys.exit(code)

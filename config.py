@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     wes_api_url: str = "http://localhost:5000/ga4gh/wes/v1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    executor_log_file: Path | None = None
 
     # Service-info
     service_id: str = "org.example.wes"
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     daemon_notification_host: str = "127.0.0.1"
     daemon_notification_port: int = Field(5001, ge=0, le=65535)
     daemon_notification_secret: str = ""
+    daemon_metrics_token: SecretStr = SecretStr("")
     lease_seconds: float = Field(60, ge=1)
     give_up_after: int = Field(20, ge=1)
     provider_lost_looks: int = Field(5, ge=1)
@@ -194,7 +196,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: str) -> str:
         return value.strip().lower()
 
-    @field_validator("data_dir", "artifacts_dir", mode="after")
+    @field_validator("data_dir", "artifacts_dir", "executor_log_file", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import api, auth, cli, web
+from app import api, auth, cli, metrics, request_metrics, web
 from app.api import errors
 from app.api.addresses import AliasPrefix, NameConverter, is_api_path
 from app.artifacts import make_storage
@@ -61,6 +61,7 @@ def create_app(
     app.extensions["wes"] = _context(app, settings, now)
     auth.register(app, settings, identify)
     api.register(app)
+    request_metrics.register(app)
     web.register(app, settings)
     cli.register(app)
     _wrap(app, settings)
@@ -85,6 +86,7 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
         database = Database(db.engine)
     hint_url = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
     return Context(
+    database.listeners.append(metrics.count)
         settings,
         database,
         make_storage(settings),

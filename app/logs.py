@@ -1,15 +1,44 @@
-"""How processes log: one line an event, with its fields, on standard error; as text, or as JSON for a collector."""
+"""How processes log: one line an event, with its fields, on standard error and into a file where one is asked for; as
+text, or as JSON for a collector."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 import structlog
 
+from config import SettingsError
 
-def configure(level: str, as_json: bool) -> None:
-    """Send everything that is logged through the standard library to stderr in one form. Replaces earlier handlers."""
+FILE_BYTES = 10 * 1024**2
+OLDER_FILES = 4
+"""A file that is full becomes `<name>.1`, that one `.2`, …; the oldest goes."""
+
+
+def configure(level: str, as_json: bool, file: Path | None = None) -> None:
+    """Send everything that is logged through the standard library to stderr, and to `file`, in one form.
+
+    Replaces earlier handlers. Raises SettingsError where `file` cannot be written; later, a full disk costs only lines.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setFormatter(_formatter(as_json, colors=sys.stderr.isatty()))
+    if file is not None:
+        handlers.append(_open(file))
+        handlers[1].setFormatter(_formatter(as_json, colors=False))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+
+
+def _open(file: Path) -> logging.Handler:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=OLDER_FILES, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"EXECUTOR_LOG_FILE: {file} cannot be written: {error.strerror}") from None
+
+
+def _formatter(as_json: bool, colors: bool) -> logging.Formatter:
     add: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -22,7 +51,5 @@ def configure(level: str, as_json: bool) -> None:
     else:
         # the default formatter prints every local variable of a traceback, and some hold secrets
         plain = structlog.dev.plain_traceback
-        final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    handler = logging.StreamHandler()
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=add, processors=final))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+        final += [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=add, processors=final)

@@ -38,7 +38,7 @@ def main() -> int:
     }
     try:
         settings = Settings.load(**{name: value for name, value in overrides.items() if value is not None})
-        logs.configure(settings.log_level, settings.log_format == "json")
+        logs.configure(settings.log_level, settings.log_format == "json", settings.executor_log_file)
         return run(settings)
     except SettingsError as error:
         print(f"These settings cannot be used:\n{error}", file=sys.stderr)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 BASE_PATH = "/ga4gh/wes/v1"
 ALIAS_PREFIX = "/api"
 PIPELINES_PATH = "/api/v1"
-HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+MACHINE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Outside the base path, and nothing that people look at."""
 
 
 def is_api_path(path: str) -> bool:
     """True where answers, also errors, are JSON as WES defines it."""
-    return path == BASE_PATH or path.startswith((f"{BASE_PATH}/", f"{PIPELINES_PATH}/")) or path in HEALTH_PATHS
+    return path == BASE_PATH or path.startswith((f"{BASE_PATH}/", f"{PIPELINES_PATH}/")) or path in MACHINE_PATHS
 
 
 class NameConverter(BaseConverter):

@@ -1,19 +1,25 @@
 """The HTTP listener for hints: authenticate, extract the run_id, call a callback. Knows no database and no provider.
 
-`POST /` with `{"run_id": …}` answers 200; GET /healthz answers 200. Small bodies and few connections at a time only.
+`POST /` with `{"run_id": …}` answers 200; GET /healthz answers 200, GET /metrics the daemon's metrics. Small bodies and
+few connections at a time only.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from app import hints
+from app.metrics import CONTENT_TYPE, exposition
+from config import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +34,43 @@ class _Refused(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsPage:
+    """What GET /metrics answers, and to whom: to who has the token; where there is none, to this machine alone.
+
+    There a Host of another name is refused: web pages reach loopback through names of their own (DNS rebinding).
+    """
+
+    read: Callable[[], bytes] = exposition
+    token: str = ""
+    is_on_loopback: bool = True
+
+    def check(self, authorization: str, host: str) -> None:
+        """Raises _Refused."""
+        if self.token:
+            if not hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
+                raise _Refused(401, "Authorization must be Bearer and the DAEMON_METRICS_TOKEN.")
+        elif not self.is_on_loopback:
+            raise _Refused(403, "Metrics are told beyond this machine only with a DAEMON_METRICS_TOKEN.")
+        elif _hostname(host) not in LOOPBACK_HOSTS:
+            raise _Refused(400, "The daemon is not known under that Host name.")
+
+
 class NotificationServer:
     """Calls `callback(run_id)` for every genuine hint; a False answer means that no such run waits (404).
 
     `port` 0 takes a free one, see `.port`. Without a secret it takes hints from anybody who reaches it: loopback only.
     """
 
-    def __init__(self, host: str, port: int, callback: Callable[[str], bool], secret: str = "") -> None:
-        self._server = _BoundedServer((host, port), _handler(callback, secret))
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        callback: Callable[[str], bool],
+        secret: str = "",
+        metrics: MetricsPage | None = None,
+    ) -> None:
+        self._server = _BoundedServer((host, port), _handler(callback, secret, metrics or MetricsPage()))
         self._thread = threading.Thread(target=self._server.serve_forever, name="listener")
 
     @property
@@ -77,7 +112,7 @@ class _BoundedServer(ThreadingHTTPServer):
         log.info("a hint broke off", exc_info=True)
 
 
-def _handler(callback: Callable[[str], bool], secret: str) -> type[BaseHTTPRequestHandler]:
+def _handler(callback: Callable[[str], bool], secret: str, metrics: MetricsPage) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = SOCKET_SECONDS  # for each read, so that a slow client holds no place for long
 
@@ -96,8 +131,18 @@ def _handler(callback: Callable[[str], bool], secret: str) -> type[BaseHTTPReque
         def do_GET(self) -> None:
             if self.path == "/healthz":
                 self._answer(200, {"status": "ok"})
+            elif self.path == "/metrics":
+                self._answer_metrics()
             else:
-                self._answer(404, {"msg": "There is only POST / and GET /healthz.", "status_code": 404})
+                self._answer(404, {"msg": "There is only POST /, GET /healthz and GET /metrics.", "status_code": 404})
+
+        def _answer_metrics(self) -> None:
+            try:
+                metrics.check(self.headers.get("Authorization", ""), self.headers.get("Host", ""))
+            except _Refused as refusal:
+                self._answer(refusal.status, {"msg": str(refusal), "status_code": refusal.status})
+            else:
+                self._send(200, CONTENT_TYPE, metrics.read())
 
         def _body(self) -> bytes:
             if self.path not in ("/", "/notify"):
@@ -110,9 +155,11 @@ def _handler(callback: Callable[[str], bool], secret: str) -> type[BaseHTTPReque
             return self.rfile.read(int(length))
 
         def _answer(self, status: int, content: dict[str, Any]) -> None:
-            data = json.dumps(content).encode()
+            self._send(status, "application/json", json.dumps(content).encode())
+
+        def _send(self, status: int, content_type: str, data: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -132,3 +179,10 @@ def _run_id(body: bytes) -> str:
     if not isinstance(run_id, str) or not 0 < len(run_id) <= 36 or not run_id.isascii() or not run_id.isprintable():
         raise _Refused(400, 'The body must be {"run_id": "…"}.')
     return run_id
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

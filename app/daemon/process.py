@@ -14,22 +14,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
+from app import metrics
 from app.artifacts import ArtifactStorage, make_storage
 from app.clock import utc_now
 from app.credentials import BVBRC, StoredCredentials, Vault
 from app.daemon.claimed_runs import Policy
-from app.daemon.notification_server import NotificationServer
+from app.daemon.measures import ErrorCounter
+from app.daemon.notification_server import MetricsPage, NotificationServer
 from app.daemon.pipeline_store import PipelineStore
 from app.daemon.providers.provider_factory import aws_access, make_provider
+from app.daemon.queue_gauges import QueueGauges
+from app.daemon.run_logs import RunLogs
 from app.daemon.workflow_daemon import WorkflowDaemon
 from app.database import Database
 from app.models import Daemon, WorkflowRun
 from app.routing import Rules
 from app.version import VERSION
-from config import Settings
+from config import LOOPBACK_HOSTS, Settings
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +62,14 @@ class CannotStart(Exception):
 def run(settings: Settings) -> Exit:
     """Serve until TERM or INT. Raises CannotStart. A second signal ends the process at once with Exit.KILLED."""
     with _only_one(settings.data_dir) as host:
-        daemon = _build(settings, _open_database(settings), _open_storage(settings), host)
-        listener = _listen(settings, daemon)
+        database, storage = _open_database(settings), _open_storage(settings)
+        run_logs = RunLogs(database, storage, settings.max_log_bytes)
+        database.listeners.append(run_logs.listen)
+        daemon = _build(settings, database, storage, host)
+        listener = _listen(settings, daemon, _metrics_page(settings, database, daemon))
         stopping = _stop_on_signals()
         daemon.start()
+        run_logs.start()
         listener.start()
         log.info("daemon started", extra={"host": host, "providers": list(settings.providers), "port": listener.port})
         with _event_queue(settings, daemon):
@@ -68,6 +77,7 @@ def run(settings: Settings) -> Exit:
             log.info("daemon stopping: steps under way are finished, engines go on")
         listener.stop()
         daemon.stop()
+        run_logs.stop()
     return Exit.STOPPED
 
 
@@ -154,10 +164,21 @@ def _open_storage(settings: Settings) -> ArtifactStorage:
     return storage
 
 
-def _listen(settings: Settings, daemon: WorkflowDaemon) -> NotificationServer:
+def _metrics_page(settings: Settings, database: Database, daemon: WorkflowDaemon) -> MetricsPage:
+    """From now on everything that is measured is counted."""
+    database.listeners.append(metrics.count)
+    logging.getLogger().addHandler(ErrorCounter())
+    gauges = CollectorRegistry()
+    gauges.register(QueueGauges(database, [loop.provider.name for loop in daemon.loops], utc_now))
+    token = settings.daemon_metrics_token.get_secret_value()
+    is_on_loopback = settings.daemon_notification_host in LOOPBACK_HOSTS
+    return MetricsPage(lambda: metrics.exposition(gauges), token, is_on_loopback)
+
+
+def _listen(settings: Settings, daemon: WorkflowDaemon, page: MetricsPage) -> NotificationServer:
     host, port = settings.daemon_notification_host, settings.daemon_notification_port
     try:
-        return NotificationServer(host, port, daemon.hint, settings.daemon_notification_secret)
+        return NotificationServer(host, port, daemon.hint, settings.daemon_notification_secret, page)
     except OSError as error:
         words = f"The notification listener cannot use {host}:{port} ({error.strerror}). Set DAEMON_NOTIFICATION_PORT."
         raise CannotStart(Exit.PORT_TAKEN, words) from None

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.artifacts import ArtifactStorage
+from app.daemon import measures
 from app.daemon.claimed_runs import ClaimedRuns, Policy
 from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
@@ -68,9 +69,10 @@ class ProviderLoop:
         self._database, self._holds, self._now = database, holds, now
         self._daemon_id, self._host, self._poll_seconds, self._workers = daemon_id, host, poll_seconds, workers
         self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy(), ended)
-        self._submitter = Submitter(provider, self._claimed)
-        self._follower = Follower(provider, self._claimed, self._submitter.start)
-        self._owed = OwedCancels(provider, self._claimed)
+        self._called = measures.measured(provider)
+        self._submitter = Submitter(self._called, self._claimed, monotonic)
+        self._follower = Follower(self._called, self._claimed, self._submitter.start)
+        self._owed = OwedCancels(self._called, self._claimed)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
         self._looker = pool or ThreadPoolExecutor(1, thread_name_prefix=f"{provider.name}-look")
         self._look: Future[None] | None = None  # the bulk question under way: at most one, beside the submits
@@ -87,7 +89,8 @@ class ProviderLoop:
         while not self._stopping.is_set():
             self._woken.clear()
             try:
-                delay, failures, self._defect = self.tick(), 0, None
+                with measures.poll_cycle():
+                    delay, failures, self._defect = self.tick(), 0, None
             except Exception as error:
                 failures += 1
                 self._defect = f"this daemon fails at it, see its log: {type(error).__name__}"
@@ -129,7 +132,9 @@ class ProviderLoop:
         for run in known:
             if run.provider_id is None:
                 self._spawn(run, self._submitter.settle)
-        for run in self._claim(claims.claim_new, who, self._room()) if outlook.new else ():
+        new = self._claim(claims.claim_new, who, self._room()) if outlook.new else []
+        self._measure_lag(outlook, known, new)
+        for run in new:
             self._submitting.add(run.run_id)
             self._spawn(run, self._submitter.submit)
         if self._is_looking():
@@ -143,6 +148,13 @@ class ProviderLoop:
         if in_hand := [run for run in runs if run.run_id in self._in_hand]:
             self._postpone(in_hand, IN_HAND_SECONDS)
         return [run for run in runs if run not in in_hand]
+
+    def _measure_lag(self, outlook: Outlook, known: list[WorkflowRun], new: list[WorkflowRun]) -> None:
+        """How late the runs were that are claimed now; new ones from their acceptance on, once each."""
+        if known and outlook.next_known:
+            measures.saw_lag(self.provider.name, "known", outlook.next_known, self._now())
+        if never_seen := [run.submitted_at for run in new if not run.attempt and run.waiting_for is None]:
+            measures.saw_lag(self.provider.name, "new", min(never_seen), self._now())
 
     def _room(self) -> int:
         """How many more runs may be submitted now."""
@@ -187,7 +199,7 @@ class ProviderLoop:
     def _look_after(self, runs: list[WorkflowRun]) -> None:
         """One bulk question; what changed goes to a handler, the rest is postponed in a few statements."""
         try:
-            statuses = self.provider.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
+            statuses = self._called.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
         except ProviderError as error:
             self._leave_alone(runs, error)
             return

@@ -89,6 +89,18 @@ def get_run(session: Session, run_id: str, owner: str | None) -> WorkflowRun:
     return run
 
 
+def get_brief(session: Session, run_id: str) -> WorkflowRun | None:
+    """A run without what may be large of it, which it raises to read."""
+    return session.get(WorkflowRun, run_id, options=_NOT_LISTED)
+
+
+def ended_lately(session: Session, events: int) -> list[str]:
+    """The runs that are over, of those of which the last so many events tell."""
+    recent = select(RunEvent.run_id).order_by(RunEvent.id.desc()).limit(events).subquery()
+    named = WorkflowRun.run_id.in_(select(recent.c.run_id))
+    return list(session.scalars(select(WorkflowRun.run_id).where(named, WorkflowRun.due_at.is_(None))))
+
+
 def get_state(session: Session, run_id: str, owner: str | None) -> State:
     """The state alone. Raises NotFound as get_run does."""
     found = session.execute(
@@ -99,9 +111,10 @@ def get_state(session: Session, run_id: str, owner: str | None) -> State:
     return State(found.state)
 
 
-def get_events(session: Session, run_id: str) -> Sequence[RunEvent]:
-    """The run's history, oldest first."""
-    return session.scalars(select(RunEvent).where(RunEvent.run_id == run_id).order_by(RunEvent.id)).all()
+def get_events(session: Session, run_id: str, after: int = 0) -> Sequence[RunEvent]:
+    """The run's history, oldest first, from the one after the event with that id."""
+    query = select(RunEvent).where(RunEvent.run_id == run_id, RunEvent.id > after)
+    return session.scalars(query.order_by(RunEvent.id)).all()
 
 
 def get_tasks(session: Session, run_id: str, after: int = -1, limit: int | None = None) -> Sequence[TaskLog]:

@@ -12,15 +12,16 @@ import pytest
 import requests
 
 from app import hints
-from app.daemon.notification_server import MAX_BODY_BYTES, MAX_CONNECTIONS, NotificationServer
+from app.daemon.notification_server import MAX_BODY_BYTES, MAX_CONNECTIONS, MetricsPage, NotificationServer
 
 RUN_ID = "6a36a4a6-5c4e-4b0e-9a58-000000000001"
 
 
 @contextmanager
-def listener(secret: str = "") -> Iterator[tuple[str, list[str]]]:
+def listener(secret: str = "", metrics: MetricsPage | None = None) -> Iterator[tuple[str, list[str]]]:
     heard: list[str] = []
-    server = NotificationServer("127.0.0.1", 0, lambda run_id: heard.append(run_id) or run_id == RUN_ID, secret)
+    hear = lambda run_id: heard.append(run_id) or run_id == RUN_ID  # noqa: E731
+    server = NotificationServer("127.0.0.1", 0, hear, secret, metrics)
     server.start()
     try:
         yield f"http://127.0.0.1:{server.port}/", heard
@@ -105,3 +106,25 @@ def test_a_flood_of_silent_connections_does_not_stop_it_for_long() -> None:
             except requests.RequestException:
                 continue
     assert heard
+
+
+@pytest.mark.parametrize(
+    ("page", "headers", "status"),
+    [
+        (MetricsPage(lambda: b"m 1\n"), {}, 200),
+        (MetricsPage(lambda: b"m 1\n"), {"Host": "localhost:5001"}, 200),
+        (MetricsPage(lambda: b"m 1\n"), {"Host": "evil.example"}, 400),
+        (MetricsPage(lambda: b"m 1\n"), {"Host": "[::1"}, 400),
+        (MetricsPage(lambda: b"m 1\n", is_on_loopback=False), {}, 403),
+        (MetricsPage(lambda: b"m 1\n", token="t"), {}, 401),
+        (MetricsPage(lambda: b"m 1\n", token="t"), {"Authorization": "Bearer u"}, 401),
+        (MetricsPage(lambda: b"m 1\n", "t", False), {"Authorization": "Bearer t", "Host": "wes.example"}, 200),
+    ],
+)
+def test_metrics_are_told_to_this_machine_or_for_the_token(
+    page: MetricsPage, headers: dict[str, str], status: int
+) -> None:
+    with listener("hints' secret", page) as (url, _):
+        answer = requests.get(f"{url}metrics", headers=headers, timeout=5)
+    assert answer.status_code == status
+    assert ("m 1" in answer.text) == (status == 200)

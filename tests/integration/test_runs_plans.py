@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.models import RunTag, WorkflowRun
-from app.runs import claims, listing
+from app.runs import backlog, claims, listing
 from app.runs.listing import RunFilter
 from app.states import State
 from tests.conftest import Clock
@@ -97,6 +97,7 @@ CLAIMS: dict[str, tuple[Callable[[Session, datetime], object], tuple[str, ...]]]
     "bring_back": (lambda session, now: claims.bring_back(session, now), (KNOWN, NEW)),
     "look_ahead": (lambda session, now: claims.look_ahead(session, "local", "here", now), (KNOWN, NEW)),
     "has_suspect": (lambda session, now: claims.has_suspect(session, "local", "here", now), (KNOWN, NEW)),
+    "read_backlog": (lambda session, now: backlog.read_backlog(session), (KNOWN, NEW)),
     "count_active": (lambda session, now: claims.count_active(session, "local", "here"), (KNOWN,)),
 }
 
