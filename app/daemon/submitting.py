@@ -6,9 +6,9 @@ lost is looked for before anything else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 from sqlalchemy.exc import IntegrityError
@@ -45,10 +45,11 @@ class _StoredAttachment:
 
 
 class Submitter:
-    """Works on runs of one provider that have no provider id yet."""
+    """Works on runs of one provider that have no provider id yet. `monotonic`: a clock that no one sets, in seconds."""
 
-    def __init__(self, provider: WorkflowProviderInterface, runs: ClaimedRuns) -> None:
-        self._provider, self._runs = provider, runs
+    def __init__(self, provider: WorkflowProviderInterface, runs: ClaimedRuns, monotonic: Callable[[], float]) -> None:
+        self._provider, self._runs, self._monotonic = provider, runs, monotonic
+        self._first_looks: dict[str, tuple[datetime, float]] = {}  # run_id -> (submit_sent_at, when it was looked for)
 
     def submit(self, run: WorkflowRun) -> None:
         """A QUEUED run is handed to the provider; the row says so before anything is sent."""
@@ -70,13 +71,13 @@ class Submitter:
         """A run past QUEUED without a provider id: look whether a submit arrived before doing anything else."""
         if run.submit_sent_at is not None and run.submit_sent_at > self._runs.now():  # by a clock that was wrong
             self._runs.keep(run, submit_sent_at=self._runs.now())
-        submission = self._submission(run)
+        submission, wait = self._submission(run), self._seconds_to_certainty(run)
         match self._provider.find_workflow(submission):
             case Found(accepted):
                 self._adopt(run, accepted)
             case Unsure(why):
                 self._runs.wait(run, f"Looking whether the submit arrived. {why}".strip())
-            case Absent() if (wait := self._seconds_to_certainty(run)) > 0:
+            case Absent() if wait > 0:
                 self._runs.release(run, wait, "Waiting until an unanswered submit can no longer arrive.")
             case Absent() if run.state == State.CANCELING:
                 self._runs.finish(run, End(State.CANCELED, "It had not been started."))
@@ -118,6 +119,7 @@ class Submitter:
         values: dict[str, Any] = {"provider_metadata": dict(accepted.metadata)}
         if accepted.provider_status:
             values["provider_status"] = accepted.provider_status
+        self._first_looks.pop(run.run_id, None)
         now, provider_id = self._runs.now(), accepted.provider_id
         host = self._runs.host if self._provider.capabilities.host_bound else None
 
@@ -165,11 +167,20 @@ class Submitter:
         self._runs.finish(run, End(State.SYSTEM_ERROR, str(error), error.reason))
 
     def _seconds_to_certainty(self, run: WorkflowRun) -> float:
-        """How long a submit that was sent may still show up."""
+        """How long a submit that was sent may still show up.
+
+        The time since it was sent and the time since this process first looked for it must both be enough: a clock that
+        was set forward meanwhile shows in the first, and only the second can be had from one that nobody sets.
+        """
         if run.submit_sent_at is None:
             return 0.0
         patience = self._provider.submit_timeout_seconds + self._provider.visibility_grace_seconds
-        return (run.submit_sent_at + timedelta(seconds=patience) - self._runs.now()).total_seconds()
+        sent_at, looked = self._first_looks.get(run.run_id, (None, 0.0))
+        if sent_at != run.submit_sent_at:
+            looked = self._monotonic()
+            self._first_looks[run.run_id] = run.submit_sent_at, looked
+        left = (run.submit_sent_at + timedelta(seconds=patience) - self._runs.now()).total_seconds()
+        return max(left, looked + patience - self._monotonic())
 
     def _submission(self, run: WorkflowRun) -> Submission:
         with self._runs.database.reading() as session:

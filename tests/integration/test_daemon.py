@@ -252,6 +252,26 @@ def test_absent_is_believed_only_after_timeout_and_grace(world: World) -> None:
     assert world.platform.starts == [f"wes-{run_id}"]
 
 
+@pytest.mark.parametrize("after_a_restart", [False, True])
+def test_a_clock_that_is_set_forward_makes_absence_no_surer(world: World, after_a_restart: bool) -> None:
+    """The submit is still on its way, whatever the clock says: it would have been started twice."""
+    seconds = [0.0]
+    world.restart(monotonic=lambda: seconds[0])
+    run_id = world.submit()
+    world.platform.fail("submit", OutcomeUnknown("timed out"))
+    world.tick()
+    if after_a_restart:
+        world.restart(monotonic=lambda: seconds[0])
+    world.clock.advance(days=5)
+    for _ in range(9):
+        world.tick()
+        world.clock.advance(seconds=400)
+        seconds[0] += 10
+    assert (world.platform.calls.count("find"), world.platform.calls.count("submit")) == (9, 1)
+    world.tick()
+    assert world.platform.starts == [f"wes-{run_id}"]
+
+
 def test_a_submit_that_a_wrong_clock_sent_in_the_future_is_settled_as_soon_as_any(world: World) -> None:
     run_id = world.submit()
     world.platform.fail("submit", OutcomeUnknown("timed out"))
