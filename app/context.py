@@ -14,7 +14,9 @@ from app.clock import utc_now
 from app.credentials import Vault
 from app.database import Database
 from app.hints import Hinter
+from app.intake import Intake
 from app.paging import PageTokens
+from app.recent_offers import RecentOffers
 from app.watching import Waiters
 from config import Settings
 
@@ -26,6 +28,8 @@ class Context:
     settings: Settings
     database: Database
     storage: ArtifactStorage
+    intake: Intake
+    recent_offers: RecentOffers
     hinter: Hinter
     page_tokens: PageTokens
     waiters: Waiters

@@ -145,8 +145,8 @@ def engine_options(url: str) -> dict[str, Any]:
 
 def prepare(engine: Engine) -> None:
     """Attach what every connection of this engine needs; idempotent."""
-    if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", _prepare_sqlite):
-        event.listen(engine, "connect", _prepare_sqlite)
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", prepare_sqlite):
+        event.listen(engine, "connect", prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
 
 
@@ -165,7 +165,8 @@ def _json(value: Any) -> str:
         return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def prepare_sqlite(connection: sqlite3.Connection, _record: object = None) -> None:
+    """What makes a connection durable and patient."""
     connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
     journal = "WAL" if sqlite3.sqlite_version_info >= (3, 51, 3) else "TRUNCATE"
     for pragma in (

@@ -22,7 +22,9 @@ from app.credentials import Vault
 from app.database import Database, engine_options, prepare
 from app.extensions import db, migrate
 from app.hints import Hinter
+from app.intake import Intake
 from app.paging import PageTokens
+from app.recent_offers import RecentOffers
 from app.run_requests import FIELDS
 from app.uploads import UploadRequest
 from app.watching import Waiters
@@ -90,6 +92,8 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
         settings,
         database,
         make_storage(settings),
+        Intake(),
+        RecentOffers(),
         Hinter(hint_url, settings.daemon_notification_secret),
         PageTokens(settings.signing_key()),
         Waiters(settings.max_waiters),

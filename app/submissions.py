@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from flask import Request
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -26,7 +25,7 @@ from app.models import WorkflowRun
 from app.pipeline_documents import Read, check_steps, max_parallel, read_source
 from app.routing import Offers, Route, Rules, read_offers, route
 from app.run_requests import FIELDS, MAX_KEY_BYTES, RunRequest, read_fields
-from app.runs import acceptance, listing
+from app.runs import listing
 from app.runs.acceptance import NewAttachment, NewRun
 from app.sent_credentials import read_credentials
 from app.states import is_terminal
@@ -34,7 +33,6 @@ from app.strict import check_text, load_json
 from config import Settings
 
 ATTACHMENT = "workflow_attachment"
-_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,14 @@ def known_offers(context: Context) -> Offers:
 
 
 def route_request(context: Context, request: RunRequest) -> Route:
-    """Raises InvalidRequest for what cannot be run here."""
-    settings = context.settings
-    return route(request, known_offers(context), Rules(settings.default_wes_provider, settings.file_roots))
+    """Raises InvalidRequest for what cannot be run here now; what was offered a second ago may be taken still."""
+    rules = Rules(context.settings.default_wes_provider, context.settings.file_roots)
+    if recent := context.recent_offers.get():
+        with suppress(InvalidRequest):
+            return route(request, recent, rules)
+    offers = known_offers(context)
+    context.recent_offers.set(offers)
+    return route(request, offers, rules)
 
 
 def submit(context: Context, owner: str, submission: Submission) -> str:
@@ -262,21 +265,12 @@ def _new_run(
 
 
 def _accept(context: Context, new: NewRun, credentials: Mapping[str, str]) -> str:
-    """One transaction; then a hint. Where the answer to COMMIT was lost it is asked again: `accept` finds the row."""
-    now = context.now()
+    """Accepted, then hinted at."""
 
-    def work(session: Session) -> str:
-        run_id = acceptance.accept(session, new, now)
+    def keep_credentials(session: Session, run_id: str) -> None:
         for kind, secret in credentials.items():
             context.vault.store(session, run_id, kind, secret)
-        return run_id
 
-    for attempt in range(1, _TRIES + 1):
-        try:
-            run_id = context.database.transact(work)
-            break
-        except DBAPIError as error:
-            if attempt == _TRIES or not error.connection_invalidated:
-                raise
-    context.hinter.hint(run_id)
+    run_id = context.intake.accept(context.database, new, context.now(), keep_credentials if credentials else None)
+    context.hinter.hint_new(run_id, new.provider_type)
     return run_id

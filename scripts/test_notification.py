@@ -15,8 +15,6 @@ if sys.prefix == sys.base_prefix and PYTHON.exists():
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 sys.path.insert(0, str(ROOT))
 
-import requests  # noqa: E402
-
 from app import hints  # noqa: E402
 from config import Settings, SettingsError  # noqa: E402
 
@@ -33,12 +31,9 @@ def main() -> int:
     url = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
     try:
         hints.send(url, given.run_id, settings.daemon_notification_secret)
-    except requests.HTTPError as error:
-        print(f"{url} answered {error.response.status_code}: {error.response.text}", file=sys.stderr)
-        return 1
-    except requests.RequestException as error:
-        print(f"No daemon listens at {url}: {error}", file=sys.stderr)
-        return 3
+    except hints.NotTaken as error:
+        print(error, file=sys.stderr)
+        return 1 if isinstance(error, hints.Refused) else 3
     print(f"{url} took the hint.")
     return 0
 

@@ -46,6 +46,8 @@ class DidNotStart(Exception):
 class Services:
     """A context manager; leaving it ends every process that it led to, and removes the data directory."""
 
+    api_script = "application.py"
+
     def __init__(self, settings: Mapping[str, str] | None = None, start: bool = True) -> None:
         self._start = start
         self.directory = Path(tempfile.mkdtemp(prefix="wes-services-")).resolve()
@@ -118,7 +120,7 @@ class Services:
 
     def start_api(self) -> None:
         """Returns when it answers."""
-        self._spawn("api", "application.py", {})
+        self._spawn("api", self.api_script, {})
         self._wait("api", lambda: _answers(f"{self.origin}/healthz"))
 
     def start_daemon(self, name: str = "daemon", settings: Mapping[str, str] | None = None) -> None:

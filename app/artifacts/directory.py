@@ -154,12 +154,15 @@ class _FileUpload(Upload):
 
     def keep(self) -> tuple[str, int]:
         self._file.close()
-        _fsync(self._path)
         sha256 = self._hash.hexdigest()
         blob = _blob_path(self._root, sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with _locked(blob.parent, fcntl.LOCK_SH):
-            self._path.replace(blob)  # also over an equal one: its age begins anew, so no sweep takes it
+            if blob.exists():  # so it is whole, and on the disk
+                os.utime(blob)  # its age begins anew, so no sweep takes it
+            else:
+                _fsync(self._path)
+                self._path.replace(blob)
         _sync_names(blob.parent, self._root, self._lasting)
         return sha256, self._size
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,9 +15,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.errors import KeyReused
-from app.models import Attachment, RunEvent, RunTag, WorkflowRun
-from app.runs import counts
+from app.models import Attachment, Base, RunEvent, RunTag, WorkflowRun
+from app.runs import counts, news
 from app.states import State
+
+_TABLES = Base.metadata.tables
+_RUNS = _TABLES[WorkflowRun.__tablename__]
+_INSERT_RUN = {
+    name: made(_RUNS).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    for name, made in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
+_INSERT_FILE, _INSERT_TAG, _INSERT_EVENT = (
+    insert(_TABLES[model.__tablename__]) for model in (Attachment, RunTag, RunEvent)
+)
+"""Made once, for tables and not for classes: making an ORM's statement costs more than running it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,11 @@ class NewRun:
     note: str = "accepted"  # of the first event
 
     @property
+    def is_reused_step(self) -> bool:
+        """A step that an earlier run did: nothing is begun for it."""
+        return self.parent_id is not None and self.reused_from is not None
+
+    @property
     def fingerprint(self) -> str:
         """The same for the same request: what an Idempotency-Key is held against."""
         said = [
@@ -69,29 +87,61 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
 
     Raises KeyReused where the key came with another request. Of two that race, the later one finds the earlier.
     """
-    while not _insert_if_new(session, _row(new, now)):
+    while not _insert_runs(session, [new], now):
         if earlier := _accepted_before(session, new):
             return earlier
-    if new.attachments:
-        session.execute(
-            insert(Attachment),
-            [{"run_id": new.run_id, "path": a.path, "sha256": a.sha256, "size": a.size} for a in new.attachments],
-        )
-    if new.tags:
-        session.execute(
-            insert(RunTag), [{"run_id": new.run_id, "key": key, "value": value} for key, value in new.tags.items()]
-        )
-    counts.appeared(session, new.owner, State.QUEUED)
-    by = f"parent {new.parent_id}" if new.parent_id else new.owner
-    session.execute(insert(RunEvent).values(run_id=new.run_id, at=now, to_state=State.QUEUED, by=by, note=new.note))
+    _insert_parts(session, [new], now)
     return new.run_id
 
 
-def _insert_if_new(session: Session, row: dict[str, Any]) -> bool:
-    """False where a unique constraint says that the run is there; waits for another transaction's word on it."""
-    insert_into = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    new = insert_into(WorkflowRun).values(row).on_conflict_do_nothing().returning(WorkflowRun.run_id)
-    return session.scalar(new) is not None
+class NotAllNew(Exception):
+    """Some of the runs are there already."""
+
+
+def accept_together(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
+    """As `accept` does each, with no more statements than for one. Raises NotAllNew: then nothing may be committed."""
+    if _insert_runs(session, runs, now) != len(runs):
+        raise NotAllNew
+    _insert_parts(session, runs, now)
+
+
+def _insert_runs(session: Session, runs: Sequence[NewRun], now: datetime) -> int:
+    """How many of them no unique constraint says to be there; waits for another transaction's word on it."""
+    statement = _INSERT_RUN[session.get_bind().dialect.name]
+    done = session.execute(statement, _one_or_many([_row(new, now) for new in runs]))
+    return done.rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def _insert_parts(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
+    """What belongs to runs that were just inserted."""
+    files = [
+        {"run_id": new.run_id, "path": file.path, "sha256": file.sha256, "size": file.size}
+        for new in runs
+        for file in new.attachments
+    ]
+    tags = [{"run_id": new.run_id, "key": key, "value": value} for new in runs for key, value in new.tags.items()]
+    events = [
+        {"run_id": new.run_id, "at": now, "to_state": State.QUEUED, "by": _author(new), "note": new.note}
+        for new in runs
+    ]
+    for statement, rows in ((_INSERT_FILE, files), (_INSERT_TAG, tags), (_INSERT_EVENT, events)):
+        if rows:
+            session.execute(statement, _one_or_many(rows))
+    for owner, count in Counter(new.owner for new in runs).items():
+        counts.appeared(session, owner, State.QUEUED, count)
+    for new in runs:
+        news.note(session, new.run_id)
+        if not new.is_reused_step:
+            news.note_accepted(session, new)
+
+
+def _one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """What `execute` takes: for a single row it has a shorter way."""
+    return rows if len(rows) > 1 else rows[0]
+
+
+def _author(new: NewRun) -> str:
+    return f"parent {new.parent_id}" if new.parent_id else new.owner
 
 
 def _accepted_before(session: Session, new: NewRun) -> str | None:
@@ -113,16 +163,19 @@ def _accepted_before(session: Session, new: NewRun) -> str | None:
     return str(found.run_id)
 
 
+_COPIED = (
+    "run_id", "owner", "name", "provider_type", "workflow_type", "workflow_type_version", "workflow_url",
+    "workflow_params", "workflow_engine", "workflow_engine_version", "workflow_engine_parameters", "tags",
+    "idempotency_key", "parent_id", "step", "shard", "reused_from",
+)  # fmt: skip
+"""Columns that are called as the request's fields are."""
+
+
 def _row(new: NewRun, now: datetime) -> dict[str, Any]:
-    copied = (
-        "run_id", "owner", "name", "provider_type", "workflow_type", "workflow_type_version", "workflow_url",
-        "workflow_params", "workflow_engine", "workflow_engine_version", "workflow_engine_parameters", "tags",
-        "idempotency_key", "parent_id", "step", "shard", "try_number", "reused_from",
-    )  # fmt: skip
-    return {name: getattr(new, name) for name in copied} | {
+    return {name: getattr(new, name) for name in _COPIED} | {
+        "try": new.try_number,
         "state": State.QUEUED,
         "submitted_at": now,
         "due_at": now,
         "idempotency_fingerprint": new.fingerprint if new.idempotency_key else None,
-        "provider_metadata": {},
     }

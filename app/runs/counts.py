@@ -9,16 +9,17 @@ from __future__ import annotations
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from app.models import RunCount, WorkflowRun
+from app.models import Base, RunCount, WorkflowRun
 from app.states import State
 
+_INSERT = insert(Base.metadata.tables[RunCount.__tablename__])
 _UNSYNCED = {"synchronize_session": False}
 FOLDED_AT_ONCE = 10_000
 
 
-def appeared(session: Session, owner: str, state: State) -> None:
-    """A new run has this state."""
-    session.execute(insert(RunCount).values(owner=owner, state=state, n=1))
+def appeared(session: Session, owner: str, state: State, count: int = 1) -> None:
+    """So many new runs have this state."""
+    session.execute(_INSERT, {"owner": owner, "state": state, "n": count})
 
 
 def moved(session: Session, run_id: str, start: State, to: State) -> None:

@@ -36,6 +36,9 @@ class KeptHints(Hinter):
     def hint(self, run_id: str) -> None:
         self.sent.append(run_id)
 
+    def hint_new(self, run_id: str, provider: str) -> None:
+        self.sent.append(run_id)
+
 
 @pytest.fixture
 def hints(app: Flask) -> Iterator[KeptHints]:

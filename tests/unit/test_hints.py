@@ -11,11 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.hints import MAX_AGE_SECONDS, SIGNATURE, TIMESTAMP, Hinter, is_genuine, send, signed_headers
+from app.hints import MAX_AGE_SECONDS, SIGNATURE, TIMESTAMP, Hinter, NotTaken, Refused, is_genuine, send, signed_headers
 
 NOW = 1_795_000_000.7
 BODY = b'{"run_id": "r-1"}'
@@ -156,7 +155,7 @@ def test_proxies_of_the_environment_are_not_asked(listener: Listener, monkeypatc
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_refused_hint_is_said(listener: Listener, status: int) -> None:
     listener.status = status
-    with pytest.raises(requests.HTTPError):
+    with pytest.raises(Refused):
         send(listener.url, "r-1", "")
 
 
@@ -167,7 +166,7 @@ def test_redirect_is_not_followed(listener: Listener) -> None:
 
 
 def test_nobody_there_is_said() -> None:
-    with pytest.raises(requests.ConnectionError):
+    with pytest.raises(NotTaken):
         send(nobody(), "r-1", "")
 
 
@@ -202,6 +201,25 @@ def test_flood_is_dropped(listener: Listener) -> None:
     assert listener.run_ids(3) == ["r-1", "r-2", "r-3"]
     hinter.hint("later")
     assert listener.run_ids(1) == ["later"]
+
+
+def test_new_runs_that_come_while_another_hint_is_sent_share_one(listener: Listener) -> None:
+    """A hint that waits still wakes the provider for all of them; each provider has its own."""
+    listener.go_on.clear()
+    hinter = Hinter(listener.url, "")
+    hinter.hint_new("r-0", "local")
+    assert listener.run_ids(1) == ["r-0"]  # it is being sent: it may come too early for the next
+    for number in range(1, 6):
+        hinter.hint_new(f"r-{number}", "local")
+        hinter.hint_new(f"d-{number}", "dag")
+    hinter.hint("r-1")
+    listener.go_on.set()
+    assert listener.run_ids(3) == ["r-5", "d-5", "r-1"]
+
+
+def test_address_that_is_none_is_said() -> None:
+    with pytest.raises(NotTaken):
+        send("http://::1:x/", "r-1", "")
 
 
 def test_hints_go_on_after_failures(listener: Listener) -> None:
