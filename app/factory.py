@@ -61,9 +61,9 @@ def create_app(
     db.init_app(app)
     migrate.init_app(app, directory=str(MIGRATIONS))
     app.extensions["wes"] = _context(app, settings, now)
+    request_metrics.register(app)
     auth.register(app, settings, identify)
     api.register(app)
-    request_metrics.register(app)
     web.register(app, settings)
     cli.register(app)
     _wrap(app, settings)
@@ -86,9 +86,9 @@ def _context(app: Flask, settings: Settings, now: Callable[[], datetime]) -> Con
     with app.app_context():
         prepare(db.engine)
         database = Database(db.engine)
+    database.listeners.append(metrics.count)
     hint_url = f"http://{settings.daemon_notification_host}:{settings.daemon_notification_port}/"
     return Context(
-    database.listeners.append(metrics.count)
         settings,
         database,
         make_storage(settings),
