@@ -465,6 +465,15 @@ def test_outputs_of_every_shape_come_along(seven: Seven) -> None:
     )
 
 
+def test_a_file_that_was_brought_here_is_still_an_input_there(seven: Seven) -> None:
+    """As a pipeline hands it on: its copy is an attachment of the next step."""
+    run, provider_id = seven.with_plan(outputs={"bam": {"class": "File", "path": "a.bam"}})
+    made = seven.provider.get_outputs(provider_id, seven.output_sink(run))["bam"]
+    handed_on = made | {"location": "inputs-of-steps/align/0/a.bam"}
+    reads = seven.prepared(workflow_params={"reads": handed_on})["inputs"]["reads"]
+    assert reads == {"class": "File", "path": made["sbg:file"].removeprefix("sevenbridges://")}
+
+
 def test_a_large_file_stays_on_the_platform_and_can_be_an_input(seven: Seven) -> None:
     seven.provider = seven.provider_at(seven.url, max_output_bytes=10)
     outputs = {name: {"class": "File", "path": name} for name in ("small", "large")}

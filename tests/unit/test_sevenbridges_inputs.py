@@ -115,6 +115,7 @@ def test_what_the_app_does_not_declare_goes_along() -> None:
         f"sevenbridges://{ID}",
         {"class": "File", "path": ID},
         {"class": "File", "location": f"sevenbridges://{ID}", "basename": "a.bam", "size": 3},
+        {"class": "File", "location": "inputs-of-steps/a/0/a.bam", "sbg:file": f"sevenbridges://{ID}"},
     ],
 )
 def test_a_file_is_named_in_several_ways(value: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from app.daemon.providers.provider_interface import LogSink, OutputSink, Task
 from app.daemon.providers.sevenbridges_api import SevenBridgesApi
 from app.daemon.providers.sevenbridges_http import Denied, Downloads, Missing
-from app.daemon.providers.sevenbridges_inputs import FILE_CLASSES, SCHEME
+from app.daemon.providers.sevenbridges_inputs import AT_HOME, FILE_CLASSES, SCHEME
 from app.daemon.providers.sevenbridges_records import FileRecord, JobRecord
 from app.errors import Rejected
 
@@ -130,7 +130,7 @@ class _Keeping:
             path = self._free(folder, file)
             inside = [self._entry(child, f"{path}/", depth + 1) for child in self._artifacts.list_folder(file.id)]
             return {"class": "Directory", "location": at_home, "basename": file.name, "listing": inside}
-        entry: dict[str, Any] = {"class": "File", "location": at_home, "basename": file.name}
+        entry: dict[str, Any] = {"class": "File", "location": at_home, "basename": file.name, AT_HOME: at_home}
         entry |= {"size": file.size} if file.size is not None else {}
         if why := self._artifacts.why_not(file, self._fetched):
             return entry | {"sbg:note": f"{why}: get it from the platform by this id."}

@@ -24,6 +24,8 @@ PRIMITIVES: Mapping[str, Callable[[Any], bool]] = {
     "double": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
 }
 SCHEME = "sevenbridges://"
+AT_HOME = "sbg:file"
+"""Where a File of an earlier run's outputs is on the platform, wherever its copy is."""
 ANY = "Any"
 
 
@@ -208,7 +210,7 @@ def _anything(value: Any, where: str) -> Any:
 
 def _file(kind: str, value: Any, where: str) -> dict[str, Any]:
     given = value if isinstance(value, Mapping) else {"class": kind, "path": value}
-    name = given.get("location") or given.get("path")
+    name = given.get(AT_HOME) or given.get("location") or given.get("path")
     if given.get("class", kind) != kind or not isinstance(name, str) or not name.strip():
         raise _Misfit(f"Input {where} is not a {kind} of the platform: {_shown(value)}")
     file: dict[str, Any] = {"class": kind, "path": _name(name.strip())}
