@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
 from app.daemon.owed_cancels import OwedCancels
 from app.daemon.patience import Breaker, backoff_seconds
-from app.daemon.providers.provider_interface import Unsure, WorkflowProviderInterface
+from app.daemon.providers.provider_interface import Status, Unsure, WorkflowProviderInterface
 from app.daemon.submitting import Submitter
 from app.database import Database
 from app.errors import NotReady, ProviderError
@@ -38,7 +38,9 @@ from app.states import State
 log = logging.getLogger(__name__)
 
 BATCH = 1000
-"""Known runs claimed at once: one bulk question to the provider."""
+"""Known runs in one bulk question to the provider."""
+CHUNK = 200
+"""Rows that one transaction of a look writes: between two of them others may write, a client that submits, say."""
 IN_HAND_SECONDS = 1.0
 
 Claim = Callable[[Session, Claimant, datetime, int], list[WorkflowRun]]
@@ -125,7 +127,7 @@ class ProviderLoop:
             return 0.0
         for owed in self._owed.take(self._workers - len(self._busy)) if outlook.owed else ():
             self._begin(self._owed.end, owed)
-        known = self._claim(claims.claim_known, who, BATCH) if outlook.known and not self._is_looking() else []
+        known = self._claim_known(who) if outlook.known and not self._is_looking() else []
         if submitted := [run for run in known if run.provider_id is not None]:
             self._look = self._looker.submit(self._look_after, submitted)
             self._look.add_done_callback(self._looked)
@@ -141,13 +143,29 @@ class ProviderLoop:
             return self._longest_delay()
         return 0.0 if len(known) == BATCH else self._seconds_to(self._look_ahead() if known else outlook)
 
+    def _claim_known(self, who: Claimant) -> list[WorkflowRun]:
+        """A batch in chunks; where the database fails on the way, what is had goes on."""
+        known: list[WorkflowRun] = []
+        while len(known) < BATCH:
+            try:
+                runs = self._claim(claims.claim_known, who, CHUNK)
+            except DBAPIError:
+                if not known:
+                    raise
+                break
+            known += runs
+            if len(runs) < CHUNK:
+                break
+        return known
+
     def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
         """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
         runs = self._database.transact(lambda session: claim(session, who, self._now(), limit))
-        self._holds.add(run for run in runs if run.run_id not in self._in_hand)
         if in_hand := [run for run in runs if run.run_id in self._in_hand]:
             self._postpone(in_hand, IN_HAND_SECONDS)
-        return [run for run in runs if run not in in_hand]
+        free = [run for run in runs if run not in in_hand]
+        self._holds.add(free)
+        return free
 
     def _measure_lag(self, outlook: Outlook, known: list[WorkflowRun], new: list[WorkflowRun]) -> None:
         """How late the runs were that are claimed now; new ones from their acceptance on, once each."""
@@ -197,12 +215,16 @@ class ProviderLoop:
         self.wake()
 
     def _look_after(self, runs: list[WorkflowRun]) -> None:
-        """One bulk question; what changed goes to a handler, the rest is postponed in a few statements."""
+        """One bulk question; whatever comes of it, no claim is kept that no handler has."""
         try:
-            statuses = self._called.get_workflow_statuses([run.provider_id for run in runs if run.provider_id])
+            self._sort(runs, self._called.get_workflow_statuses([run.provider_id for run in runs if run.provider_id]))
         except ProviderError as error:
             self._leave_alone(runs, error)
-            return
+        finally:
+            self._holds.drop([run for run in runs if run.run_id not in self._in_hand])
+
+    def _sort(self, runs: list[WorkflowRun], statuses: Mapping[str, Status | Unsure]) -> None:
+        """What changed goes to a handler, the rest is postponed in a few statements."""
         self.breaker.succeeded()
         quiet: dict[float, list[WorkflowRun]] = {}
         unsure: dict[tuple[float, str], list[WorkflowRun]] = {}
@@ -235,19 +257,20 @@ class ProviderLoop:
     def _postpone(
         self, runs: list[WorkflowRun], delay: float, *, observed: bool = False, waiting_for: str | None = None
     ) -> None:
-        token, run_ids = runs[0].claim or "", [run.run_id for run in runs]
         self._holds.drop(runs)
-        self._database.transact(
-            lambda session: claims.release(
-                session,
-                token,
-                run_ids,
-                self._now(),
-                timedelta(seconds=delay),
-                observed=observed,
-                waiting_for=waiting_for,
+        for begin in range(0, len(runs), CHUNK):
+            run_ids = [run.run_id for run in runs[begin : begin + CHUNK]]
+            self._database.transact(
+                lambda session, run_ids=run_ids: claims.release(  # type: ignore[misc]
+                    session,
+                    runs[0].claim or "",
+                    run_ids,
+                    self._now(),
+                    timedelta(seconds=delay),
+                    observed=observed,
+                    waiting_for=waiting_for,
+                )
             )
-        )
 
     def _watch_closely(self, run: WorkflowRun) -> None:
         """A run with which handlers kept dying: nothing else is in hand now. Dying again with it is its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.artifacts import DirectoryStorage, StoredFile
+from app.daemon import provider_loop
 from app.daemon.claimed_runs import Policy
 from app.daemon.following import CANCELED_UNSEEN_SECONDS
 from app.daemon.holds import Holds
@@ -336,6 +339,49 @@ def test_a_daemon_killed_while_collecting_collects_again(world: World, verb: str
     run = world.tick_until(run_id, State.COMPLETE)
     assert run.outputs is not None
     assert content(world.storage.log(run_id, "stdout")) == b"hello from the run\n"
+
+
+def test_a_look_that_fails_unforeseen_keeps_no_claim(world: World) -> None:
+    run_id = world.running()
+    world.platform.fail("statuses", RuntimeError("a defect"))
+    world.clock.advance(seconds=30)
+    with pytest.raises(RuntimeError):
+        world.tick()
+    end(world, run_id, State.COMPLETE)
+    for _ in range(3):
+        world.clock.advance(seconds=LEASE / 2)
+        world.loop._holds.renew()
+    world.tick_until(run_id, State.COMPLETE, ticks=1)
+
+
+def test_many_runs_are_claimed_in_chunks_and_asked_for_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_ids = [world.running() for _ in range(5)]
+    monkeypatch.setattr(provider_loop, "CHUNK", 2)
+    world.clock.advance(seconds=30)
+    world.platform.calls.clear()
+    world.tick()
+    assert world.platform.calls.count("statuses") == 1
+    assert {world.run(run_id).observed_at for run_id in run_ids} == {world.clock()}
+
+
+def test_what_was_claimed_before_the_database_failed_is_worked_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_ids = [world.running() for _ in range(5)]
+    monkeypatch.setattr(provider_loop, "CHUNK", 2)
+    world.clock.advance(seconds=30)
+    real, tries = claims.claim_known, itertools.count(1)
+
+    def claim_known(*arguments: Any) -> list[WorkflowRun]:
+        if next(tries) == 2:
+            raise OperationalError("UPDATE", {}, Exception("away"))
+        return real(*arguments)
+
+    monkeypatch.setattr(claims, "claim_known", claim_known)
+    world.tick()
+    assert sum(world.run(run_id).observed_at == world.clock() for run_id in run_ids) == 2
+    world.tick()
+    assert {world.run(run_id).observed_at for run_id in run_ids} == {world.clock()}
 
 
 def test_a_second_provider_run_is_cancelled_and_the_first_id_stays(world: World) -> None:
