@@ -93,6 +93,17 @@ class Pipeline:
             context[name] = references.substitute(value, look_up)
         return context
 
+    def sources_of(self, name: str) -> set[str]:
+        """The steps whose values tell what a step is scattered over."""
+        sources: set[str] = set()
+        waiting: list[Any] = [_over(self.steps[name])]
+        while waiting:
+            named = {one.step for _, _, one in references.find(waiting.pop()) if one is not None and one.step}
+            for source in named - sources:
+                waiting += [self.steps[source].outputs, _over(self.steps[source])]
+            sources |= named
+        return sources
+
     # Checking
 
     def find_problems(self) -> list[tuple[str, str]]:
@@ -195,13 +206,17 @@ class Pipeline:
 
     def _needs(self, step: Step) -> set[str]:
         used = [getattr(step, name) for name in (*BOUND_BEFORE, "outputs")]
-        used.append(step.scatter.over if step.scatter else None)
+        used.append(_over(step))
         found = (reference for value in used for _, _, reference in references.find(value))
         return {*(step.depends_on or []), *(one.step for one in found if one is not None and one.step is not None)}
 
 
 BOUND_BEFORE = ("params", "workflow_url", "workflow_engine_parameters", "tags")
 """Fields of a step whose references are replaced before its run is made."""
+
+
+def _over(step: Step) -> Any:
+    return step.scatter.over if step.scatter else None
 
 
 _REFERRED_TO = frozenset({"step_name", "params", "outputs", "scatter", "app", "workflow_url", "depends_on"})

@@ -73,6 +73,28 @@ def look(pipeline: Pipeline, runs: Iterable[StepRun], max_parallel: int, *, canc
     return _Look(pipeline, runs, max_parallel, canceling).outlook()
 
 
+def count_elements(pipeline: Pipeline, runs: Iterable[StepRun], step: str) -> int | None:
+    """How many runs a step has, by what the steps before it put out; None where that is no list of a fit length.
+
+    `runs`: those of `pipeline.sources_of(step)`, which have succeeded.
+    """
+    try:
+        return len(_Look(pipeline, runs, 0, False).elements(pipeline.steps[step]))
+    except Unresolved:
+        return None
+
+
+def state_of_run(state: State) -> StepState:
+    """How a step with one run in this state stands, retries aside."""
+    if is_terminal(state):
+        return _ENDS.get(state, StepState.FAILED)
+    return StepState.RUNNING if state in _RUNNING else StepState.QUEUED
+
+
+_RUNNING = frozenset({State.RUNNING, State.PAUSED, State.CANCELING})
+_ENDS = {State.COMPLETE: StepState.SUCCEEDED, State.CANCELED: StepState.CANCELLED}
+
+
 @dataclass(frozen=True, slots=True)
 class _Values:
     """What later steps may refer to; lists over the shards where the step is scattered."""
@@ -117,26 +139,21 @@ class _Look:
         if needed - {ENDED_WELL}:
             return StepState.CANCELLED if self._canceling and not self._runs_somewhere() else StepState.PENDING
         try:
-            elements = self._elements(step)
+            elements = self.elements(step)
             shards = [self._state_of_shard(step, shard, element) for shard, element in enumerate(elements)]
         except Unresolved as error:
             self._why[step.step_name] = str(error)
             return StepState.FAILED
-        return _folded(shards)
+        return fold(shards)
 
     def _state_of_shard(self, step: Step, shard: int, element: Any) -> StepState:
         run = self._latest[step.step_name].get(shard)
         if run is None:
             return self._begin(step, shard, 1, element)
-        if not is_terminal(run.state):
-            return StepState.RUNNING if run.state in _RUNNING else StepState.QUEUED
-        if run.state == State.COMPLETE:
-            return StepState.SUCCEEDED
-        if run.state == State.CANCELED:
-            return StepState.CANCELLED
-        if run.try_number <= step.retries and not self._canceling:
+        state = state_of_run(run.state)
+        if state == StepState.FAILED and run.try_number <= step.retries and not self._canceling:
             return self._begin(step, shard, run.try_number + 1, element)
-        return StepState.FAILED
+        return state
 
     def _begin(self, step: Step, shard: int, try_number: int, element: Any) -> StepState:
         if self._canceling:
@@ -151,7 +168,7 @@ class _Look:
     def _runs_somewhere(self) -> bool:
         return any(not is_terminal(run.state) for shards in self._latest.values() for run in shards.values())
 
-    def _elements(self, step: Step) -> list[Any]:
+    def elements(self, step: Step) -> list[Any]:
         """The elements of a scatter, [None] without one. Raises Unresolved."""
         if step.scatter is None:
             return [None]
@@ -191,7 +208,7 @@ class _Look:
     def _values_of(self, name: str) -> _Values:
         if name not in self._values:
             step = self._pipeline.steps[name]
-            shards = [self._values_of_shard(step, shard, element) for shard, element in enumerate(self._elements(step))]
+            shards = [self._values_of_shard(step, shard, element) for shard, element in enumerate(self.elements(step))]
             self._values[name] = shards[0] if step.scatter is None else _gathered(shards, step)
         return self._values[name]
 
@@ -224,10 +241,7 @@ class _Look:
         return outputs, missing
 
 
-_RUNNING = frozenset({State.RUNNING, State.PAUSED, State.CANCELING})
-
-
-def _folded(shards: list[StepState]) -> StepState:
+def fold(shards: Iterable[StepState]) -> StepState:
     """How a step stands, given its shards. While one of them runs or may begin, it is not over."""
     found = set(shards)
     for state in (StepState.RUNNING, StepState.QUEUED, StepState.READY, StepState.CANCELLED, StepState.FAILED):
