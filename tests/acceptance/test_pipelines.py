@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,12 +21,15 @@ from app.fake_service.cloud import Clock, FakeCloud
 from app.fake_service.faults import Faults
 from app.fake_service.ledger import Ledger
 from app.fake_service.server import FakeService
+from tests.acceptance.test_healthomics import curl
 from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
 from tests.fakes.server import InThread
 from tests.services import Services
+from tests.unit.test_dag import SEED
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 SEED_DOCUMENT = Path(__file__).parents[2] / "examples" / "pipelines" / "assemble-annotate.json"
+SEEDS = Path(__file__).parents[3] / "shared" / "seeds"
 END_SECONDS = 900.0
 ROWS = 96
 COHORT = {
@@ -117,40 +124,109 @@ def test_every_app_starts_once_whenever_the_daemon_is_killed(kill_after: int, tm
     assert started(tmp_path / "ledger.jsonl") == 2
 
 
-@pytest.mark.parametrize("kill_after", [0, 1, 2])
-def test_the_example_runs_on_bvbrc_whenever_the_daemon_is_killed(kill_after: int) -> None:
-    """The document and the calls as the pipeline engine's own page has them."""
+@pytest.fixture
+def bvbrc() -> Iterator[InThread]:
     with InThread(Bvbrc(speed=30.0)) as bvbrc:
-        settings = {
-            "PROVIDERS": "bvbrc,dag",
-            "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
-            "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
-            "DAEMON_POLL_INTERVAL": "1",
-            "DAEMON_STATUS_CHECK_INTERVAL": "1",
-        }
-        with Services(settings) as services:
-            workflows = f"{services.origin}/api/v1/workflows"
-            headers = {"Content-Type": "application/json", "Authorization": bvbrc.control.token(user="user")}
-            submitted = requests.post(
-                f"{workflows}/submit", data=SEED_DOCUMENT.read_bytes(), headers=headers, timeout=60
-            ).json()
-            assert submitted.get("status") == "pending", submitted
-            deadline = time.monotonic() + END_SECONDS
-            while len(bvbrc.control.tasks()) < kill_after and time.monotonic() < deadline:
-                time.sleep(0.1)
-            services.kill_daemon()
-            services.start_daemon()
-            end = services.client().wait_for_run_completion(submitted["run_id"], timeout=END_SECONDS)
-            status = requests.get(f"{workflows}/{submitted['workflow_id']}/status", timeout=60).json()
-            said = services.log("daemon") + json.dumps(status)
-        tasks = bvbrc.control.tasks()
+        yield bvbrc
+
+
+@pytest.fixture
+def engine(bvbrc: InThread) -> Iterator[Services]:
+    """The service as the earlier pipeline engine's users have it: BV-BRC, and nothing else."""
+    settings = {
+        "PROVIDERS": "bvbrc,dag",
+        "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
+        "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
+        "DAEMON_POLL_INTERVAL": "1",
+        "DAEMON_STATUS_CHECK_INTERVAL": "1",
+    }
+    with Services(settings) as services:
+        yield services
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 2])
+def test_the_example_runs_on_bvbrc_whenever_the_daemon_is_killed(
+    engine: Services, bvbrc: InThread, kill_after: int
+) -> None:
+    """The document and the calls as the pipeline engine's own page has them."""
+    workflows = f"{engine.origin}/api/v1/workflows"
+    headers = {"Content-Type": "application/json", "Authorization": bvbrc.control.token(user="user")}
+    submitted = requests.post(
+        f"{workflows}/submit", data=SEED_DOCUMENT.read_bytes(), headers=headers, timeout=60
+    ).json()
+    assert submitted.get("status") == "pending", submitted
+    deadline = time.monotonic() + END_SECONDS
+    while len(bvbrc.control.tasks()) < kill_after and time.monotonic() < deadline:
+        time.sleep(0.1)
+    engine.kill_daemon()
+    engine.start_daemon()
+    end = engine.client().wait_for_run_completion(submitted["run_id"], timeout=END_SECONDS)
+    status = requests.get(f"{workflows}/{submitted['workflow_id']}/status", timeout=60).json()
+    said = engine.log("daemon") + json.dumps(status)
     assert (end["state"], status["status"]) == ("COMPLETE", "succeeded"), said[-3000:]
     assert [(step["step_name"], step["status"]) for step in status["steps"]] == [
         ("assemble", "succeeded"),
         ("annotate", "succeeded"),
     ]
-    assert [(task["app"], task["starts"]) for task in tasks] == [("GenomeAssembly2", 1), ("GenomeAnnotation", 1)]
+    assert [(task["app"], task["starts"]) for task in bvbrc.control.tasks()] == [
+        ("GenomeAssembly2", 1),
+        ("GenomeAnnotation", 1),
+    ]
     assert "sig=" not in said
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH")
+def test_the_curl_session_of_the_earlier_engine(engine: Services, bvbrc: InThread, tmp_path: Path) -> None:
+    """Its page's document to the letter lacks what GenomeAnnotation requires: BV-BRC refuses that, and we before it."""
+    named = copy.deepcopy(SEED)
+    named["steps"][1]["params"]["scientific_name"] = "Escherichia coli"
+    ids = []
+    for number, document in enumerate((SEED, named)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(document))
+        submitted = curl(
+            *("-X", "POST", f"{engine.origin}/api/v1/workflows/submit", "-H", "Content-Type: application/json"),
+            *("-H", f"Authorization: {bvbrc.control.token(user='user')}", "-d", f"@{tmp_path / f'{number}.json'}"),
+        )
+        assert (submitted["status"], submitted["message"]) == ("pending", "Workflow submitted successfully")
+        ids.append(submitted["workflow_id"])
+    refused, succeeded = (ended(engine, workflow_id) for workflow_id in ids)
+    assert [step["status"] for step in succeeded["steps"]] == ["succeeded", "succeeded"], succeeded
+    assert [step["status"] for step in refused["steps"]] == ["succeeded", "failed"]
+    assert "GenomeAnnotation: scientific_name is missing." in refused["steps"][1]["error_message"]
+    assert Counter(task["app"] for task in bvbrc.control.tasks()) == {"GenomeAssembly2": 2, "GenomeAnnotation": 1}
+    whole = curl(f"{engine.origin}/api/v1/workflows/{ids[1]}")
+    assert (whole["document"], whole["status"]) == (named, "succeeded")
+    cancelled = curl("-X", "POST", f"{engine.origin}/api/v1/workflows/{ids[1]}/cancel")
+    assert cancelled["message"] == "Workflow is succeeded"
+    assert curl(f"{engine.origin}/api/v1/health")["status"] == "healthy"
+    assert "/swagger.json" in curl(f"{engine.origin}/docs")
+
+
+def ended(engine: Services, workflow_id: str) -> dict[str, Any]:
+    """Its status, once it is over."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        status: dict[str, Any] = curl(f"{engine.origin}/api/v1/workflows/{workflow_id}/status")
+        if status["status"] in ("succeeded", "failed", "cancelled"):
+            return status
+        assert time.monotonic() < deadline, (status, engine.log("daemon")[-3000:])
+        time.sleep(0.2)
+
+
+def test_the_example_is_the_documents_of_the_earlier_engines_page() -> None:
+    """With the names of its status answer, and with what GenomeAnnotation requires."""
+    text = SEED_DOCUMENT.read_text().replace('"assemble"', '"step1"').replace('"annotate"', '"step2"')
+    example = json.loads(text.replace("steps.assemble", "steps.step1").replace("steps.annotate", "steps.step2"))
+    assert example["workflow_name"] == "assembly-to-annotation-pipeline"
+    added = example["steps"][1]["params"]
+    assert {added.pop("scientific_name"), added.pop("output_file")} == {"Escherichia coli", "annotation_output"}
+    assert example | {"workflow_name": "my-pipeline"} == SEED
+
+
+@pytest.mark.skipif(not SEEDS.exists() and not os.environ.get("CI"), reason="the seeds are not beside this checkout")
+def test_the_page_says_what_is_tested_here() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (SEEDS / "3-dag-workflow-engine.md").read_text(), flags=re.S)
+    assert SEED in [json.loads(block) for block in blocks]
 
 
 def started(ledger: Path) -> int:
