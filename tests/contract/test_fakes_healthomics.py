@@ -575,6 +575,15 @@ def test_it_runs_as_a_process() -> None:
         omics.close()
 
 
+def test_by_hand_it_brings_its_stores_along() -> None:
+    with InProcess("tests.fakes.healthomics", "--frozen", "--stores") as fake:
+        omics = connect(fake)
+        run_id = start(omics, outputUri="s3://wes-outputs/x")["id"]
+        fake.control.advance(seconds=95)
+        assert status(omics, run_id) == "COMPLETED"  # else the export fails
+        omics.close()
+
+
 def test_clients_at_once_get_one_run_a_token(fake: InThread) -> None:
     client = connect(fake, attempts=3)
     workflow = client.list_workflows()["items"][0]["id"]

@@ -1,6 +1,6 @@
 """AWS HealthOmics as its own model describes it, with runs that live on a clock. Knows nothing of our service.
 
-By hand: `python -m tests.fakes.healthomics --port 9100 --speed 10`; in tests see `tests.fakes.server`. Every request and every
+By hand: `python -m tests.fakes.healthomics --port 9100 --speed 10 --stores`; in tests see `tests.fakes.server`. Every request and every
 answer is held against botocore's model: what the service would refuse is refused, and an answer that it would not give is a
 500 with the header `x-fake-violation` and an entry in `control.problems()`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from botocore import xform_name
 
 from tests.fakes.aws_model import AwsModel, ModelViolated, Refused, error_reply
+from tests.fakes.aws_stores import AwsStores
 from tests.fakes.faults import Reply, Request
 from tests.fakes.omics_account import Account, Members, Options
 from tests.fakes.omics_exports import Exports
@@ -27,6 +29,15 @@ from tests.fakes.server import Service, serve, verb
 SLOW = ("CreateWorkflow", "CreateWorkflowVersion", "TagResource", "ListTagsForResource")
 QUOTAS = defaultdict(lambda: 10, {"StartRun": 1, **dict.fromkeys(SLOW, 5)})
 """Calls a second as documented."""
+
+SETTINGS = {
+    "PROVIDERS": "local,healthomics",
+    "AWS_ACCESS_KEY_ID": "fake",
+    "AWS_SECRET_ACCESS_KEY": "fake",
+    "HEALTHOMICS_ROLE_ARN": "arn:aws:iam::123456789012:role/fake",
+    "HEALTHOMICS_OUTPUT_BUCKET": "wes-outputs",
+}
+"""Of our service, for a fake that is started by hand."""
 
 REFUSALS = {
     "throttle": (429, "ThrottlingException", "Rate exceeded"),
@@ -156,23 +167,14 @@ def main() -> None:
     parser.add_argument("--quotas", action="store_true", help="throttle as documented")
     parser.add_argument("--s3-endpoint", help="write outputs here, e.g. a moto server")
     parser.add_argument("--logs-endpoint", help="write CloudWatch logs here")
+    parser.add_argument("--stores", action="store_true", help="bring S3, CloudWatch Logs and SQS along, by moto")
     arguments = vars(parser.parse_args())
-    port = arguments.pop("port")
-    endpoints = {"AWS_ENDPOINT_URL_S3": arguments["s3_endpoint"], "AWS_ENDPOINT_URL_LOGS": arguments["logs_endpoint"]}
-    serve(
-        HealthOmics(**arguments),
-        port,
-        lambda url: {
-            "AWS_ENDPOINT_URL_OMICS": url,
-            "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
-            "AWS_REGION": arguments["region"],
-            "AWS_ACCESS_KEY_ID": "fake",
-            "AWS_SECRET_ACCESS_KEY": "fake",
-            "HEALTHOMICS_ROLE_ARN": "arn:aws:iam::123456789012:role/fake",
-            "HEALTHOMICS_OUTPUT_BUCKET": "wes-outputs",
-            **{name: value for name, value in endpoints.items() if value},
-        },
-    )
+    port, settings = arguments.pop("port"), {**SETTINGS, "AWS_REGION": arguments["region"]}
+    with ExitStack() as stack:
+        if arguments.pop("stores"):
+            url = stack.enter_context(AwsStores(SETTINGS["HEALTHOMICS_OUTPUT_BUCKET"])).url
+            arguments["s3_endpoint"] = arguments["logs_endpoint"] = settings["HEALTHOMICS_AWS_ENDPOINT"] = url
+        serve(HealthOmics(**arguments), port, lambda url: {"HEALTHOMICS_ENDPOINT": url, **settings})
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def main() -> None:
         SevenBridges(**arguments),
         port,
         lambda url: {
+            "PROVIDERS": "local,sevenbridges",
             "SEVENBRIDGES_API_ENDPOINT": f"{url}/v2",
             "SEVENBRIDGES_API_TOKEN": arguments["token"],
             "SEVENBRIDGES_PROJECT": f"{arguments['user']}/wes",
