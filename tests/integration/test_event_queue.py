@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.fakes.healthomics import HealthOmics
 from tests.fakes.server import InThread
 from tests.unit.test_healthomics_words import EVENT
 
+PAGE = Path(__file__).parents[2] / "docs/providers/healthomics.md"
 OURS = RunChanged("abc", "77/u-1", "COMPLETED")
 
 
@@ -119,6 +122,22 @@ def test_after_the_stop_nothing_is_told(queue: Queue) -> None:
     with suppress(ProviderError):
         queue.events.poll()
     assert (queue.told, queue.left()) == ([], 1)
+
+
+def test_the_rule_of_the_documentation_brings_runs_events_and_no_others(stores: AwsStores, queue: Queue) -> None:
+    """moto lets anybody send as aws.omics, which at AWS only the service can."""
+    rule = re.search(r"pattern `(\{.*\})` sends to an SQS queue", PAGE.read_text())
+    bridge, arn = stores.client("events"), f"arn:aws:sqs:us-east-1:123456789012:{queue.url.rpartition('/')[2]}"
+    assert rule is not None
+    bridge.put_rule(Name="runs", EventPattern=rule[1])
+    bridge.put_targets(Rule="runs", Targets=[{"Id": "queue", "Arn": arn}])
+    event = {"Source": "aws.omics", "DetailType": "Run Status Change", "Detail": json.dumps(EVENT["detail"])}
+    others = {**event, "DetailType": "Task Status Change"}, {**event, "Source": "aws.s3"}
+    bridge.put_events(Entries=[*others, event])
+    bridge.close()
+    assert queue.left() == 1
+    assert queue.events.poll() == 1
+    assert queue.told == [OURS]
 
 
 def test_the_events_of_the_fake_are_as_eventbridge_sends_them(queue: Queue) -> None:
