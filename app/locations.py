@@ -25,6 +25,7 @@ _SEVENBRIDGES_APP = re.compile(r"\w[\w.-]*/\w[\w.-]*/\w[\w.-]*(/\d+)?", re.ASCII
 _HEALTHOMICS_ARN = re.compile(r"arn:aws[a-z-]*:omics:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PLATFORM_TYPES = {"sevenbridges": "CWL", "bvbrc": "BVBRC"}
+_WITH_CREDENTIALS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2}[^/\\?#]*@")
 _SUFFIX_TYPES = {".cwl": "CWL", ".wdl": "WDL", ".nf": "NFL", ".smk": "SMK"}
 
 
@@ -83,6 +84,29 @@ def check_location(
         _check_scheme(workflow_url, scheme, FETCHED_SCHEMES | {word.lower() for word in schemes})
     elif not scheme and not takes_ids:
         _check_attached(workflow_url, attachments)
+
+
+def refuse_credentials(address: str, field: str) -> None:
+    """Raises InvalidRequest, without the address, where it holds a user name or a password."""
+    if _WITH_CREDENTIALS.match(address):
+        raise InvalidRequest(
+            f"{field}: an address with a user name or a password in it is refused, as addresses are stored and shown. "
+            "Attach the file, or use an address that needs neither; a platform's token goes into its own header."
+        )
+
+
+def refuse_credentials_in(workflow_params: Mapping[str, Any]) -> None:
+    """As refuse_credentials, for every File and Directory in them, however deep."""
+    values: list[Any] = [workflow_params]
+    while values:
+        value = values.pop()
+        if isinstance(value, list):
+            values += value
+        elif isinstance(value, dict):
+            values += value.values()
+            if value.get("class") in ("File", "Directory"):
+                for name in ("location", "path"):
+                    refuse_credentials(str(value.get(name)), f"workflow_params: a {value['class']}")
 
 
 def _check_app(workflow_url: str) -> None:

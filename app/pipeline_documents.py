@@ -21,7 +21,7 @@ from app.attachment_names import attachment_of
 from app.dag.document import MAX_SHARDS, Step
 from app.dag.pipeline import DocumentRefused, Pipeline, parse
 from app.errors import InvalidRequest, WesError
-from app.locations import INLINE, scheme_of
+from app.locations import INLINE, refuse_credentials, scheme_of
 from app.routing import Offers, Route, Rules, route
 from app.run_requests import RunRequest, read_fields
 from app.strict import load_json
@@ -90,9 +90,10 @@ def check_steps(source: Source, attachments: tuple[str, ...], offers: Offers, ru
     """Raises InvalidRequest with every step that nothing here would run. What holds references is left for later."""
     problems = []
     for number, step in enumerate(source.pipeline.document.steps):
-        if "${" in (step.workflow_url or ""):
-            continue
         try:
+            refuse_credentials(step.workflow_url or "", "workflow_url")
+            if "${" in (step.workflow_url or ""):
+                continue
             route_step(step_request(step, {}, attachments, offers, source.base), offers, rules)
         except WesError as error:
             problems.append((f"/steps/{number}", str(error)))

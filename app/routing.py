@@ -11,7 +11,16 @@ from typing import Any
 
 from app.attachment_names import attachment_of
 from app.errors import InvalidRequest
-from app.locations import HEALTHOMICS_ID, INLINE, check_location, provider_of, sevenbridges_app, type_of
+from app.locations import (
+    HEALTHOMICS_ID,
+    INLINE,
+    check_location,
+    provider_of,
+    refuse_credentials,
+    refuse_credentials_in,
+    sevenbridges_app,
+    type_of,
+)
 from app.run_requests import RunRequest
 
 TYPE_ALIASES = {
@@ -90,6 +99,8 @@ def read_offers(documents: Iterable[Mapping[str, Any]]) -> dict[str, ProviderOff
 
 def route(request: RunRequest, offers: Offers, rules: Rules) -> Route:
     """The first rule that applies decides. Raises InvalidRequest for a contradiction and for what is not offered."""
+    refuse_credentials(request.workflow_url, "workflow_url")
+    refuse_credentials_in(request.workflow_params)
     workflow_type = _type(request, offers)
     provider = _provider(request, workflow_type, offers, rules)
     offer = offers.get(provider, ProviderOffer())

@@ -115,6 +115,14 @@ def test_steps_are_routed_like_any_request_and_refused_together(client: FlaskCli
         assert f"/steps/{number}: " in words
 
 
+def test_steps_with_secrets_in_their_addresses_are_refused(client: FlaskClient) -> None:
+    urls = ("https://ann:hunter2@example.org/main.cwl", "https://ann:hunter2@example.org/${steps.s0.outputs.o}.cwl")
+    steps = [step(f"s{number}", workflow_url=url) for number, url in enumerate(urls)]
+    words = inline(client, document(*steps)).get_json()["msg"]
+    assert words.count("workflow_url: an address with a user name") == 2
+    assert "hunter2" not in words
+
+
 def test_validation_says_the_same_without_running(client: FlaskClient) -> None:
     assert client.post(f"{API}/validate", json=TWO).get_json() == {"valid": True, "problems": []}
     answer = client.post(f"{API}/validate", json=HOSTILE).get_json()

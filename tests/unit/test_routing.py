@@ -232,3 +232,34 @@ def test_tables_for_service_info() -> None:
     }
     assert default_parameters(OFFERS) == [("outdir", "string", "")]
     assert filesystem_protocols(OFFERS) == ["file", "https", "s3"]
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"workflow_url": f"https://ann:{SECRET}@example.org/main.cwl"},
+        {"workflow_url": f"HTTP://{SECRET}@example.org/main.cwl"},
+        {"workflow_url": f"file://ann:{SECRET}@localhost/data/main.cwl"},
+        {"workflow_url": f"s3://ann:{SECRET}@bucket/main.wdl", "workflow_type": "WDL"},
+        {"workflow_params": {"a": [{"b": {"class": "File", "location": f"http://ann:{SECRET}@example.org/x"}}]}},
+        {"workflow_params": {"a": {"class": "Directory", "path": f"ftp://ann:{SECRET}@example.org/x"}}},
+        {
+            "workflow_params": {
+                "a": {"class": "File", "secondaryFiles": [{"class": "File", "location": f"x://{SECRET}@y"}]}
+            }
+        },
+    ],
+)
+def test_addresses_with_secrets_in_them_are_refused_without_showing_them(fields: dict[str, Any]) -> None:
+    words = refused(**fields)
+    assert SECRET not in words
+    assert "password" in words
+
+
+def test_an_at_sign_elsewhere_is_no_secret() -> None:
+    file = {"class": "File", "location": "https://example.org/a@b?c=d@e#f@g"}
+    said = "http://ann:me@example.org is only text"
+    assert go(workflow_url="https://example.org/@v1/main.cwl", workflow_params={"file": file, "said": said}).provider
