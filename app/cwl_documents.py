@@ -20,13 +20,13 @@ def cwl_problems(text: str, fragment: str, version: str | None, params: Mapping[
         return [f"The document is not YAML that can be read: {' '.join(str(error).split())[:300]}"]
     if not isinstance(document, dict):
         return ["The document is not a CWL document: it is not a mapping."]
-    process = _process(document, fragment)
+    process = chosen_process(document, fragment)
     if process is None:
         return [f"The document has no process {fragment or 'main'!r}."]
     return [*_header_problems(document, process, version), *_input_problems(process, params)]
 
 
-def _process(document: dict[str, Any], fragment: str) -> dict[str, Any] | None:
+def chosen_process(document: dict[str, Any], fragment: str) -> dict[str, Any] | None:
     """The one that is meant; in a packed document it is `main` unless the fragment names another."""
     graph = document.get("$graph")
     if not isinstance(graph, list):
@@ -49,17 +49,17 @@ def _header_problems(document: dict[str, Any], process: dict[str, Any], version:
 
 
 def _input_problems(process: dict[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    for name, declared in _inputs(process.get("inputs")):
+    for name, declared in entries(process.get("inputs")):
         if _is_required(declared) and params.get(name) is None:
             yield f"The required input {name!r} is missing in workflow_params."
 
 
-def _inputs(inputs: Any) -> Iterator[tuple[str, Any]]:
-    """(name, what is declared), from the form with names as keys and from the list of objects with ids."""
-    if isinstance(inputs, dict):
-        yield from ((str(name), declared) for name, declared in inputs.items())
-    elif isinstance(inputs, list):
-        for declared in inputs:
+def entries(named: Any) -> Iterator[tuple[str, Any]]:
+    """(name, what is declared) of inputs or steps: the form with names as keys, or the list of objects with ids."""
+    if isinstance(named, dict):
+        yield from ((str(name), declared) for name, declared in named.items())
+    elif isinstance(named, list):
+        for declared in named:
             if isinstance(declared, dict) and isinstance(declared.get("id"), str):
                 yield declared["id"].rpartition("#")[2].rpartition("/")[2], declared
 

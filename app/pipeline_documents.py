@@ -24,12 +24,10 @@ from app.errors import InvalidRequest, WesError
 from app.locations import INLINE, refuse_credentials, scheme_of
 from app.routing import Offers, Route, Rules, route
 from app.run_requests import RunRequest, read_fields
-from app.strict import load_json
+from app.strict import check_yaml, load_json
 
 MAX_JSON_BYTES = 16 * 1024**2
 MAX_YAML_BYTES = 2 * 1024**2
-MAX_YAML_EVENTS = 100_000
-MAX_YAML_DEPTH = 64
 MAX_SHEET_BYTES = 32 * 1024**2
 MAX_PARALLEL = 1000
 PARALLEL = "max_parallel_steps"
@@ -166,24 +164,11 @@ def parse_document(data: bytes, name: str) -> Any:
         raise InvalidRequest(f"{name}: a pipeline in YAML has at most {MAX_YAML_BYTES} bytes; JSON may be longer.")
     try:
         text = data.decode()
-        _check_yaml(text)
+        check_yaml(text)
         return load_json(json.dumps(yaml.load(text, _LOADER)), name)  # noqa: S506  a safe loader
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         words = " ".join(str(error).split())[:300]
         raise InvalidRequest(f"{name} is neither JSON nor YAML that can be used: {words}") from None
-
-
-def _check_yaml(text: str) -> None:
-    """By its events, before anything is built: aliases and depth can make much of little. Raises ValueError."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, _LOADER)):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("anchors and aliases are not used here")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_YAML_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_YAML_DEPTH} levels")
-        if count > MAX_YAML_EVENTS:
-            raise ValueError("more than this service reads as YAML; JSON may be longer")
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

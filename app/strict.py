@@ -1,4 +1,4 @@
-"""What text and JSON the edge lets through, so that both databases and every later reader take it alike. Pure."""
+"""What text, JSON and YAML the edge lets through, so that both databases and every later reader take it alike. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
+import yaml
+
 from app.errors import InvalidRequest
 
 MAX_DEPTH = 64
+MAX_YAML_EVENTS = 100_000
 MAX_DIGITS = 300
 """As many as the largest double has; Python itself reads no more than 4,300."""
 
@@ -31,6 +34,20 @@ def load_json(text: str | bytes, field: str) -> Any:
     return value
 
 
+def check_yaml(text: str) -> None:
+    """By its events, before anything is built: aliases and depth can make much of little. Raises ValueError and
+    yaml.YAMLError."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, _YAML)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("anchors and aliases are not used here")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        if count > MAX_YAML_EVENTS:
+            raise ValueError("more than this service reads as YAML; JSON may be longer")
+
+
 def check_text(value: str, field: str, max_bytes: int) -> str:
     """One line of text. Raises InvalidRequest, which names `field`."""
     if len(value) > max_bytes or len(value.encode(errors="replace")) > max_bytes:
@@ -40,6 +57,7 @@ def check_text(value: str, field: str, max_bytes: int) -> str:
     return value
 
 
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
