@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def configure(level: str, as_json: bool, file: Path | None = None) -> None:
     logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
+def _add_time(_logger: object, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """When it happened: the same in every place it is written to."""
+    at = datetime.fromtimestamp(event["_record"].created, UTC)
+    return {**event, "timestamp": f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"}
+
+
 def _open(file: Path) -> logging.Handler:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +50,7 @@ def _formatter(as_json: bool, colors: bool) -> logging.Formatter:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_time,
     ]
     final: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if as_json:

@@ -139,16 +139,21 @@ class RunLogs:
 def _lines(session: Session, run: WorkflowRun, event: RunEvent) -> Iterator[dict[str, Any]]:
     """An event; the end of a run comes after its tasks, which are known for good then."""
     if event.to_state in TERMINAL:
-        after = -1
-        while tasks := listing.get_tasks(session, run.run_id, after, TASKS_AT_ONCE):
-            yield from (_task_line(run.run_id, task) for task in tasks)
-            after = tasks[-1].position
+        yield from _task_lines(session, run.run_id)
     change = {"from": event.from_state, "to": event.to_state, "by": event.by}
     has_id = run.processed_at is not None and event.at >= run.processed_at
     place = {"provider": run.provider_type, "provider_id": run.provider_id if has_id else None}
     place |= {"parent": run.parent_id, "step": run.step}
     note = (event.note or "")[:NOTE_CHARACTERS]
     yield _line(event.at, run.run_id, id=event.id, **change, note=note, **place)
+
+
+def _task_lines(session: Session, run_id: str) -> Iterator[dict[str, Any]]:
+    after, found = -1, TASKS_AT_ONCE
+    while found == TASKS_AT_ONCE:
+        tasks = listing.get_tasks(session, run_id, after, TASKS_AT_ONCE)
+        yield from (_task_line(run_id, task) for task in tasks)
+        after, found = after + len(tasks), len(tasks)
 
 
 def _task_line(run_id: str, task: TaskLog) -> dict[str, Any]:
