@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -109,7 +110,9 @@ class _BoundedServer(ThreadingHTTPServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("a hint broke off", exc_info=True)
+        error = sys.exception()
+        words = f"{type(error).__name__}: {error}".partition("\n")[0]
+        log.info("a hint broke off", extra={"error": words})
 
 
 def _handler(callback: Callable[[str], bool], secret: str, metrics: MetricsPage) -> type[BaseHTTPRequestHandler]:

@@ -14,7 +14,7 @@ from app.daemon.claimed_runs import ClaimedRuns
 from app.daemon.following import CANCELED_UNSEEN_SECONDS
 from app.daemon.patience import backoff_seconds
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
-from app.errors import Rejected
+from app.errors import ProviderError, Rejected
 from app.models import OwedCancel
 from app.runs import owed_cancels
 from app.states import is_terminal
@@ -40,7 +40,9 @@ class OwedCancels:
         try:
             is_over = self._ask_and_look(owed)
         except Exception as error:
-            log.warning("a second provider run cannot be cancelled now", exc_info=error, extra=_named(owed))
+            defect = None if isinstance(error, ProviderError) else error
+            said = _named(owed) | {"error": str(error)}
+            log.warning("a second provider run cannot be cancelled now", exc_info=defect, extra=said)
             self._put_off(owed, getattr(error, "retry_after", None))
             return
         if is_over:

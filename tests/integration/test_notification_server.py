@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -63,6 +64,21 @@ def test_what_is_no_hint_is_refused_in_words(path: str, body: bytes, status: int
 def test_a_body_without_a_length_is_refused(length: str) -> None:
     with listener() as (url, _):
         assert b" 400 " in _say(url, f"POST / HTTP/1.0\r\n{length}\r\n".encode()).splitlines()[0]
+
+
+def test_a_hint_that_breaks_off_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(run_id: str) -> bool:
+        raise ValueError("no room\nand more about it")
+
+    server = NotificationServer("127.0.0.1", 0, fail)
+    server.start()
+    try:
+        with caplog.at_level(logging.INFO), pytest.raises(hints.NotTaken):
+            hints.send(f"http://127.0.0.1:{server.port}/", RUN_ID, "")
+    finally:
+        server.stop()
+    (line,) = [record for record in caplog.records if record.message == "a hint broke off"]
+    assert (line.exc_info, vars(line)["error"]) == (None, "ValueError: no room")
 
 
 def _say(url: str, text: bytes) -> bytes:

@@ -112,11 +112,13 @@ def test_it_is_owed_by_a_run_that_is_deleted(world: World) -> None:  # noqa: F81
     assert owed(world.database) == []
 
 
-def test_the_first_execution_and_other_runs_do_not_suffer(world: World) -> None:  # noqa: F811
+def test_the_first_execution_and_other_runs_do_not_suffer(world: World, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
     run_id = started_twice(world)
     world.platform.fail("cancel", *[OutcomeUnknown("reset")] * 1000)
     world.platform.set("job-1", State.RUNNING)
     tick_for(world, hours=3)
+    told = [record for record in caplog.records if "second provider run" in record.message]
+    assert {(record.exc_info, vars(record)["error"]) for record in told} == {(None, "reset")}
     assert world.loop.problem is None
     run = world.run(run_id)
     assert (run.state, run.failures, run.waiting_for) == (State.RUNNING, 0, None)
