@@ -7,7 +7,8 @@ from typing import BinaryIO, Protocol
 
 
 class LogSink(Protocol):
-    """Where a run's logs go. Names: `stdout`, `stderr`, `tasks/<task_id>/stdout`, `tasks/<task_id>/stderr`."""
+    """Where a run's logs go. Names: `stdout`, `stderr`, `tasks/<task_id>/stdout`, `tasks/<task_id>/stderr`; and the
+    daemon's own `events.jsonl`, which is no provider's."""
 
     def size(self, name: str) -> int:
         """Bytes already kept under `name`; 0 where there is none."""

@@ -2,7 +2,7 @@
 
 staging/<random>                    uploads in progress
 blobs/<ab>/<sha256>                 attachments, one file a content
-runs/<run_id>/logs/<name>           stdout, stderr, tasks/<task_id>/stdout …
+runs/<run_id>/logs/<name>           stdout, stderr, tasks/<task_id>/stdout …, events.jsonl
 runs/<run_id>/outputs/<path>        output files under the paths that the provider gave them
 """
 

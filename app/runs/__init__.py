@@ -5,6 +5,8 @@ claims       who works on a run now, and when it is due again
 transitions  the state table, guarded in SQL, with one event for every change
 listing      pages, one run
 owed_cancels provider runs that are one too many
+news         what a transaction did, for those who count and log
+backlog      how many runs wait where, and since when
 counts       how many runs there are in each state
 deletion     rows of ended runs
 

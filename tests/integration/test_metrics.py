@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
@@ -261,3 +263,12 @@ def test_the_api_tells_its_metrics(client: FlaskClient, database: Database, cloc
     assert answer.content_type.startswith("text/plain; version=")
     assert families["workflows_submitted"].samples[0].value == value("workflows_submitted_total")
     assert client.get("/metrics", headers={"Host": "evil.example"}).status_code == 400
+
+
+@EDGE
+def test_every_metric_is_documented_and_every_documented_one_is_told(database: Database, clock: Clock) -> None:
+    families = [*REGISTRY.collect(), *QueueGauges(database, [], clock).collect()]
+    told = {family.name + "_total" * (family.type == "counter") for family in families}
+    page = Path(__file__).parents[2] / "docs" / "monitoring.md"
+    documented = re.findall(r"^\| `(\w+)` \|", page.read_text(), flags=re.M)
+    assert sorted(name for name in told if not name.startswith(("python_", "process_"))) == sorted(documented)
