@@ -34,8 +34,13 @@ def _words(states: Any) -> str:
 
 IS_QUEUED = text("state = 'QUEUED'")
 IS_KNOWN = text("state <> 'QUEUED' AND due_at IS NOT NULL")
-"""Written out, without parameters: SQLite uses a partial index only where the query repeats its condition."""
+IS_LISTED = text("step IS NULL")
+"""Written out, without parameters: SQLite uses a partial index only where the query repeats its condition.
 
+A run is listed that is no step. (By parent_id SQLite would go by the index that begins with it, and sort.)
+"""
+
+_LISTED: dict[str, Any] = {"sqlite_where": IS_LISTED, "postgresql_where": IS_LISTED}
 _Id = BigInteger().with_variant(Integer, "sqlite")
 _Json = JSON(none_as_null=True)
 
@@ -130,9 +135,10 @@ class WorkflowRun(Base):
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_workflow_runs_new", "provider_type", "due_at", sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED),
         Index("ix_workflow_runs_known", "provider_type", "due_at", sqlite_where=IS_KNOWN, postgresql_where=IS_KNOWN),
-        Index(None, "submitted_at", "run_id"),
-        Index(None, "owner", "submitted_at", "run_id"),
-        Index(None, "owner", "state", "submitted_at", "run_id"),
+        *(
+            Index(f"ix_workflow_runs_listed{name}", *columns, "submitted_at", "run_id", **_LISTED)
+            for name, columns in {"": (), "_owner": ("owner",), "_owner_state": ("owner", "state")}.items()
+        ),
     )
 
 

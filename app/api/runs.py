@@ -38,7 +38,7 @@ _FILTERS = {
     "user": "",
     "since": "Submitted at or after this time",
     "until": "Submitted before this time",
-    "parent": "run_id of the run that these are steps of",
+    "parent": "run_id of a pipeline: its steps, which are not listed without this",
     "filters": "The same as one JSON object, tags under `tags`",
 }
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.database import UtcDateTime
 from app.errors import NotFound
-from app.models import Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
+from app.models import IS_LISTED, Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
 from app.runs import pipelines
 from app.states import TERMINAL, State
 
@@ -50,7 +50,10 @@ _SUMMARY = (
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; an empty field filters nothing. `name` may hold `*`; upper and lower case are the same in it."""
+    """Which runs; an empty field filters nothing. `name` may hold `*`; upper and lower case are the same in it.
+
+    Steps of pipelines are found only by `parent`, their pipeline: a list that had them would have little else.
+    """
 
     states: tuple[State, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -229,9 +232,9 @@ def _matching(query: _Query, owner: str | None, which: RunFilter) -> _Query:
         WorkflowRun.workflow_type: which.workflow_type,
         WorkflowRun.workflow_url: which.workflow_url,
         WorkflowRun.provider_type: which.provider,
-        WorkflowRun.parent_id: which.parent,
     }
     query = query.where(*(column == value for column, value in equal.items() if value is not None))
+    query = query.where(IS_LISTED if which.parent is None else WorkflowRun.parent_id == which.parent)
     if which.user is not None:
         query = query.where(WorkflowRun.owner == which.user)
     if which.states:

@@ -285,7 +285,8 @@ def test_5_filters_narrow_the_list(client: FlaskClient, samples: SampleRuns, clo
     two = samples.accept(name="two", tags={"project": "X"}, workflow_type="WDL", workflow_url="https://e.org/a?b=c")
     samples.start(two)
     clock.advance(hours=1)
-    three = samples.accept(name="three", provider_type="dag", parent_id=one, step="s")
+    three = samples.accept(name="three", provider_type="dag")
+    step = samples.accept(name="step of one", parent_id=one, step="s", tags={"project": "X"})
     expected = {
         "state=RUNNING": [two],
         "state=RUNNING,QUEUED": [three, two, one],
@@ -301,7 +302,9 @@ def test_5_filters_narrow_the_list(client: FlaskClient, samples: SampleRuns, clo
         "provider=dag": [three],
         "user=local": [three, two, one],
         "user=ann": [],
-        f"parent={one}": [three],
+        f"parent={one}": [step],
+        f"parent={one}&state=QUEUED&name=step*": [step],
+        f"parent={one}&state=RUNNING": [],
         "since=2026-11-20T13:00:00Z": [three, two],
         "until=2026-11-20T14:00:00%2B01:00": [one],
         "since=2026-11-20T12:30:00&until=2026-11-20T13:30:00Z": [two],

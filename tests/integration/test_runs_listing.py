@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -160,9 +160,16 @@ def test_filters(database: Database, runs: dict[str, str], which: dict[str, Any]
     assert found(database, **which) == [runs[name] for name in names]
 
 
-def test_steps_of_a_run(database: Database, runs: dict[str, str]) -> None:
+def test_steps_are_listed_by_their_run_only(database: Database, runs: dict[str, str]) -> None:
     assert found(database, parent=runs["plain"]) == [runs["step"]]
     assert found(database, parent=runs["step"]) == []
+    assert found(database, name="step") == []
+    assert sorted(found(database)) == sorted(set(runs.values()) - {runs["step"]})
+    with database.reading() as session:
+        step, begin = listing.get_run(session, runs["step"], None), (datetime(2000, 1, 1, tzinfo=UTC), "")
+        assert step.run_id not in ids(listing.list_newer(session, None, ALL, 100, begin).runs)
+        assert step.run_id not in ids(listing.list_summaries(session, None, ALL, 100).runs)
+        assert listing.count_runs(session, None, RunFilter(parent=runs["plain"])) == 1
 
 
 def test_times_are_half_open(database: Database, runs: dict[str, str], clock: Clock) -> None:
@@ -172,7 +179,7 @@ def test_times_are_half_open(database: Database, runs: dict[str, str], clock: Cl
     assert found(database, since=at, until=at + hour) == [runs["tagged"]]
     assert found(database, since=at, until=at) == []
     assert found(database, until=at) == [runs["bob's"], runs["plain"]]
-    assert len(found(database, since=at)) == len(runs) - 2
+    assert len(found(database, since=at)) == len(runs) - 3, "less one step"
 
 
 def test_owner_is_part_of_every_question(database: Database, runs: dict[str, str]) -> None:
@@ -217,8 +224,8 @@ def _matches(pattern: str, name: str) -> bool:
 
 def test_counts(database: Database, runs: dict[str, str]) -> None:
     with database.reading() as session:
-        assert listing.count_runs(session, None, ALL) == len(runs)
-        assert listing.count_runs(session, None, RunFilter(states=(State.QUEUED,))) == len(runs) - 2
+        assert listing.count_runs(session, None, ALL) == len(runs) - 1, "less one step"
+        assert listing.count_runs(session, None, RunFilter(states=(State.QUEUED,))) == len(runs) - 3
         assert listing.count_runs(session, None, ALL, ceiling=4) == 4
         by_state = counts.by_state(session, None)
     assert list(by_state) == list(State)

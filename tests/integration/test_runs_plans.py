@@ -23,9 +23,9 @@ from tests.rows import LEASE, who
 ROWS = 6000
 LIVING = (State.QUEUED, State.RUNNING, State.CANCELING, State.INITIALIZING)
 NEW, KNOWN = "ix_workflow_runs_new", "ix_workflow_runs_known"
-BY_TIME = "ix_workflow_runs_submitted_at_run_id"
-BY_OWNER = "ix_workflow_runs_owner_submitted_at_run_id"
-BY_OWNER_AND_STATE = "ix_workflow_runs_owner_state_submitted_at_run_id"
+BY_TIME = "ix_workflow_runs_listed"
+BY_OWNER = "ix_workflow_runs_listed_owner"
+BY_OWNER_AND_STATE = "ix_workflow_runs_listed_owner_state"
 BY_TAG = "ix_run_tags_key_value_run_id"
 SORTS = ("TEMP B-TREE FOR ORDER BY", "Sort Key")
 FULL_SCANS = ("SCAN workflow_runs\n", "Seq Scan on workflow_runs")
