@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any, BinaryIO
 
 import pytest
+import yaml
 
 from app.artifacts import output_path
 from app.daemon.providers import sevenbridges_http
@@ -167,6 +168,15 @@ def test_the_document_arrives_whole(seven: Seven) -> None:
     seven.prepared(url="main.cwl", attachments=CWL, workflow_params={"reads": "0" * 24})
     [app] = [app for app in installed(seven) if "wes-" in app.field("id")]
     assert app.raw["steps"]["count"]["run"]["baseCommand"] == "wc"
+
+
+def test_a_part_of_a_packed_document_is_an_app(seven: Seven) -> None:
+    graph = json.dumps({"cwlVersion": "v1.2", "$graph": [{"id": "count", **yaml.safe_load(TOOL)}]})
+    fields = {"attachments": (Text("all.cwl", graph),), "workflow_params": {"reads": "0" * 24}}
+    request = seven.prepared(url="all.cwl#count", **fields)
+    [app] = [app for app in installed(seven) if "wes-" in app.field("id")]
+    assert (app.raw["baseCommand"], request["inputs"]["reads"]["class"]) == ("wc", "File")
+    assert refusal(seven, url="all.cwl", **fields)[0] == "workflow_not_cwl"
 
 
 def test_a_document_may_come_from_an_address(seven: Seven) -> None:

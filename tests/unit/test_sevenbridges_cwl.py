@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.daemon.providers.sevenbridges_cwl import MAX_BYTES, content_hash, packed
@@ -91,11 +93,18 @@ def test_the_hash_is_of_the_content_not_of_its_spelling() -> None:
         ("a: &a [*a]", "not a CWL document"),
         ("\0", "not a CWL document"),
         ("[" * 10_000, "not a CWL document"),
-        ("cwlVersion: v1.2\n$graph: []", "packed document"),
+        ("cwlVersion: v1.2\n$graph: []", "main.cwl: 'main' is none of its processes: it has none"),
+        ("cwlVersion: v1.2\n$graph: [{id: a}, {id: '#b'}, 5]", "main.cwl: 'main' is none of its processes: a, b"),
+        ("$graph: [{id: main, class: Workflow, steps: {a: {run: '#main', in: {}, out: []}}}]", "refers to itself"),
+        ("$graph: [{id: main, class: Workflow, steps: {a: {run: '#b', in: {}, out: []}}}]", "main.cwl: 'b' is none of"),
         ("cwlVersion: v1.2\nclass: Workflow\nx: {$import: main.cwl}", "refers to itself"),
         ("x: {$import: missing.yml}", "There is no missing.yml"),
         ("x: {$import: ../../etc/passwd}", "There is no ../../etc/passwd"),
-        ("steps: [{run: 'tools/echo.cwl#main', in: [], out: []}]", "packed document"),
+        (
+            "steps: [{run: 'tools/echo.cwl#other', in: [], out: []}]",
+            "tools/echo.cwl#other: the document is one process",
+        ),
+        ("x: {$import: 'types.yml#a'}", "where a whole one is needed"),
         ("x: " + "y" * MAX_BYTES, "more than"),
     ],
 )
@@ -103,6 +112,70 @@ def test_what_cannot_be_an_app_is_refused_with_words(main: str, words: str) -> N
     with pytest.raises(Rejected, match=words.replace(".", r"\.")) as error:
         pack(main_cwl=main)
     assert error.value.reason
+
+
+GRAPH = """
+cwlVersion: v1.2
+$graph:
+- {class: CommandLineTool, id: say, baseCommand: echo, inputs: {message: string}, outputs: {out: stdout}}
+- class: Workflow
+  id: main
+  inputs: {message: string}
+  outputs: {out: {type: File, outputSource: first/out}}
+  steps: {first: {run: "#say", in: {message: message}, out: [out]}}
+"""
+PACKED = """
+{"cwlVersion": "v1.2", "$graph": [
+  {"class": "CommandLineTool", "id": "#say.cwl", "baseCommand": "echo",
+   "inputs": [{"id": "#say.cwl/message", "type": {"type": "enum", "symbols": ["#say.cwl/message/hi"]}, "default": "#say.cwl/x"}],
+   "outputs": [{"id": "#say.cwl/out", "type": "stdout"}]},
+  {"class": "Workflow", "id": "#main",
+   "inputs": [{"id": "#main/message", "type": "string"}],
+   "outputs": [{"id": "#main/out", "type": "File", "outputSource": "#main/first/out"}],
+   "steps": [{"id": "#main/first", "run": "#say.cwl", "scatter": "#main/first/message",
+              "in": [{"id": "#main/first/message", "source": "#main/message"}], "out": ["#main/first/out"]}]}]}
+"""
+
+
+def test_a_graph_becomes_its_main_process_with_the_others_in_place() -> None:
+    document: dict[str, Any] = pack(main_cwl=GRAPH)
+    assert (document["class"], document["cwlVersion"]) == ("Workflow", "v1.2")
+    assert document["steps"]["first"]["run"]["baseCommand"] == "echo"
+
+
+def test_names_of_a_packed_document_are_those_within_each_process() -> None:
+    document: dict[str, Any] = pack(main_cwl=PACKED)
+    (step,) = document["steps"]
+    tool = step.pop("run")
+    assert step == {
+        "id": "first",
+        "scatter": "message",
+        "in": [{"id": "message", "source": "message"}],
+        "out": ["out"],
+    }
+    assert document["outputs"] == [{"id": "out", "type": "File", "outputSource": "first/out"}]
+    kind = {"type": "enum", "symbols": ["hi"]}
+    assert tool["inputs"] == [{"id": "message", "type": kind, "default": "#say.cwl/x"}]
+
+
+def test_a_part_of_a_graph_by_its_name_from_anywhere() -> None:
+    documents = {"main.cwl": WORKFLOW.replace("tools/echo.cwl", "'all.cwl#say'"), "all.cwl": GRAPH, "types.yml": "{}"}
+    assert packed("all.cwl", lambda place: documents[place].encode(), "say")["class"] == "CommandLineTool"
+    whole = packed("main.cwl", lambda place: documents[place].encode())
+    assert whole["steps"]["say"]["run"]["baseCommand"] == "echo"
+
+
+def test_graphs_that_multiply_or_nest_without_end_are_refused() -> None:
+    def graph(name: str, run: str, times: int) -> str:
+        steps = ", ".join(f"s{number}: {{run: '#{run}', in: {{}}, out: []}}" for number in range(times))
+        return f"{{id: {name}, class: Workflow, inputs: {{}}, outputs: {{}}, steps: {{{steps}}}}}"
+
+    for length, times, words in ((30, 2, "more than 500 documents"), (400, 1, "too deeply")):
+        chain = [graph(f"p{number}", f"p{number + 1}", times) for number in range(length)]
+        last = f"{{id: p{length}, class: CommandLineTool}}"
+        text = "cwlVersion: v1.2\n$graph: [" + ", ".join([graph("main", "p0", 1), *chain, last]) + "]"
+        with pytest.raises(Rejected, match=words):
+            pack(main_cwl=text)
 
 
 def test_documents_are_counted() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from app.attachment_names import attachment_of
 from app.daemon.providers.provider_interface import Attachment, Submission
@@ -60,7 +61,8 @@ class Apps:
         if document is None and scheme_of(run.workflow_url) not in FETCHED_SCHEMES:
             words = f"workflow_url {run.workflow_url!r} is neither a Seven Bridges app nor a CWL document."
             raise Rejected(words, "workflow_not_found")
-        return self._of_document(document or run.workflow_url.partition("#")[0], attached)
+        address, _, part = run.workflow_url.partition("#")
+        return self._of_document(document or address, unquote(part), attached)
 
     def _there(self, app_id: str) -> AppRecord:
         try:
@@ -69,10 +71,10 @@ class Apps:
             words = f"There is no Seven Bridges app {app_id}, or the token's user may not see it."
             raise Rejected(words, "workflow_not_found") from None
 
-    def _of_document(self, place: str, attached: Mapping[str, Attachment]) -> App:
+    def _of_document(self, place: str, part: str, attached: Mapping[str, Attachment]) -> App:
         if not self._project:
             raise Rejected("A CWL document needs SEVENBRIDGES_PROJECT, where it is installed.", "project_not_set")
-        raw = packed(place, lambda where: self._read(where, attached))
+        raw = packed(place, lambda where: self._read(where, attached), part)
         app_id = f"{self._project}/wes-{content_hash(raw)[:32]}"
         return self._remembered(f"{app_id}/0", lambda: self._installed(app_id, raw))
 
