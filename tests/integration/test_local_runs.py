@@ -315,6 +315,21 @@ def test_a_machine_that_cannot_take_the_run_says_try_later(machine: Machine) -> 
     assert machine.started() == ["r1"]
 
 
+def test_a_sweep_ends_engines_whose_runs_have_ended_without_them(machine: Machine) -> None:
+    """As after HOST_LOST_AFTER; a run that nobody knows may be another database's, and is left alone."""
+    provider = machine.provider()
+    for name in ("lost", "unknown", "live"):
+        provider.submit_workflow(machine.run(name, "say('here'); signal.pause()"))
+        machine.said()
+    stored = frozenset({"lost", "live"})
+    provider.sweep(lambda names: (frozenset({"live"}), stored))
+    machine.ended("lost")
+    statuses = provider.get_workflow_statuses(["lost", "unknown", "live"])
+    assert [statuses[name].state for name in ("lost", "unknown", "live")] == [
+        State.CANCELED, State.RUNNING, State.RUNNING,
+    ]  # fmt: skip
+
+
 def test_a_sweep_removes_what_nobody_needs(machine: Machine) -> None:
     clock = Ticks()
     provider = machine.provider(keep_seconds=100, now=clock)

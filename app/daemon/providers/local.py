@@ -192,7 +192,10 @@ class LocalProvider(WorkflowProviderInterface):
         return [offer for engine in self._engines.values() for offer in engine.offers()]
 
     def sweep(self, is_known: KnownRuns) -> None:
-        """Remove directories: a deleted run's, an ended run's after `keep_seconds`, never one whose engine is alive."""
+        """Remove directories: a deleted run's, an ended run's after `keep_seconds`, never one whose engine is alive.
+
+        An engine whose run has ended without it is ended too: the run was given up, say, while this host was silent.
+        """
         with _unknown_outcome():
             names = [entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False)]
         for name in [name for name in names if name.startswith(local_life.TRASH)]:
@@ -200,8 +203,19 @@ class LocalProvider(WorkflowProviderInterface):
         candidates = [name for name in names if RUN_ID.fullmatch(name)]
         live, stored = is_known(candidates)
         for name in candidates:
+            if name in stored - live:
+                self._end_left_over(name)
             if name not in live and (name not in stored or self._is_old(name)):
                 self._forget(name)
+
+    def _end_left_over(self, run_id: str) -> None:
+        root = str(self._runs / run_id)
+        if shim.has(root, shim.REQUEST) and not shim.has(root, shim.EXIT):
+            log.warning("a run has ended, and not its engine: it is ended now", extra={"run_id": run_id})
+            try:
+                self.cancel_workflow(run_id)
+            except OutcomeUnknown as error:
+                log.warning("it cannot be ended now", extra={"run_id": run_id, "error": str(error)})
 
     def _is_old(self, run_id: str) -> bool:
         try:
