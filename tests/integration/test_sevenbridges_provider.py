@@ -170,6 +170,15 @@ def test_the_document_arrives_whole(seven: Seven) -> None:
     assert app.raw["steps"]["count"]["run"]["baseCommand"] == "wc"
 
 
+def test_an_attachment_as_an_input_is_told_how_to_get_there(seven: Seven) -> None:
+    attached = (*CWL, Text("reads.fastq", "ACGT"))
+    fields = {"url": "main.cwl", "attachments": attached, "workflow_params": {"reads": "reads.fastq"}}
+    reason, words = refusal(seven, **fields)
+    assert reason == "input_not_found" and "upload it there, as attachments do not get there" in words
+    seven.fake.control.add_file(name="reads.fastq", text="ACGT")
+    assert seven.prepared(**fields)["inputs"]["reads"]["class"] == "File"
+
+
 def test_a_part_of_a_packed_document_is_an_app(seven: Seven) -> None:
     graph = json.dumps({"cwlVersion": "v1.2", "$graph": [{"id": "count", **yaml.safe_load(TOOL)}]})
     fields = {"attachments": (Text("all.cwl", graph),), "workflow_params": {"reads": "0" * 24}}

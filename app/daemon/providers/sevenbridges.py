@@ -116,7 +116,8 @@ class SevenBridgesProvider(WorkflowProviderInterface):
         app = self._apps.ready(run)
         project = self._options.project or app.project
         options = task_options(run.workflow_engine_parameters)
-        inputs = self._files.find(typed_inputs(app.ports, inputs_of(run.workflow_params)), project)
+        attached = [attachment.path for attachment in run.attachments]
+        inputs = self._files.find(typed_inputs(app.ports, inputs_of(run.workflow_params)), project, attached)
         marker = f"{run.name[:MAX_NAME_CHARACTERS]}\nWES run {run.run_id}"
         return {
             "name": run.submit_key,

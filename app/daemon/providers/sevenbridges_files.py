@@ -54,27 +54,29 @@ class InputFiles:
         self._lock = threading.Lock()
         self._imports: dict[tuple[str, str], str] = {}  # (folder id, name) -> import id
 
-    def find(self, inputs: dict[str, Any], project: str) -> dict[str, Any]:
-        """Typed inputs with ids for names. Raises Rejected, or NotReady while files are being imported."""
+    def find(self, inputs: dict[str, Any], project: str, attached: Collection[str] = ()) -> dict[str, Any]:
+        """Typed inputs with ids for names. Raises Rejected, or NotReady while files are being imported.
+
+        `attached`: names of attachments, which are not on the platform.
+        """
         named = dict.fromkeys(named_files(inputs))
         unknown = {name: kind for kind, name in named if not FILE_ID.fullmatch(name)}
         addresses = {name: kind for name, kind in unknown.items() if ADDRESS.match(name)}
         objects = [self._object(kind, address) for address, kind in addresses.items()]
         paths = {name: kind for name, kind in unknown.items() if name not in addresses}
-        return dict(with_ids(inputs, self._ids_of(paths, project) | self._imported(objects, project)))
+        return dict(with_ids(inputs, self._ids_of(paths, project, attached) | self._imported(objects, project)))
 
     # Files of the project
 
-    def _ids_of(self, paths: Mapping[str, str], project: str) -> dict[str, str]:
+    def _ids_of(self, paths: Mapping[str, str], project: str, attached: Collection[str]) -> dict[str, str]:
         """A path begins at the project, whether with a slash or not. `paths`: path -> class."""
         parts = {path: tuple(part for part in path.split("/") if part) for path in paths}
         found = self._look({path: names for path, names in parts.items() if names}, project=project)
         for path, kind in paths.items():
             if path not in found:
-                words = (
-                    f"There is no file {path!r} in the Seven Bridges project {project}: name it by its path or its id."
-                )
-                raise Rejected(words, NOT_FOUND)
+                words = f"There is no file {path!r} in the Seven Bridges project {project}"
+                how = "upload it there, as attachments do not get there" if path in attached else "name it by its path"
+                raise Rejected(f"{words}: {how}, or name one by its id.", NOT_FOUND)
             if (found[path].type == FOLDER_TYPE) != (kind == "Directory"):
                 raise Rejected(f"{path!r} in the Seven Bridges project {project} is not a {kind}.", NOT_FOUND)
         return {path: file.id for path, file in found.items()}
