@@ -108,8 +108,7 @@ def accept_together(session: Session, runs: Sequence[NewRun], now: datetime) -> 
 def _insert_runs(session: Session, runs: Sequence[NewRun], now: datetime) -> int:
     """How many of them no unique constraint says to be there; waits for another transaction's word on it."""
     statement = _INSERT_RUN[session.get_bind().dialect.name]
-    done = session.execute(statement, _one_or_many([_row(new, now) for new in runs]))
-    return done.rowcount  # type: ignore[attr-defined, no-any-return]
+    return session.connection().execute(statement, _one_or_many([_row(new, now) for new in runs])).rowcount
 
 
 def _insert_parts(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
@@ -126,7 +125,7 @@ def _insert_parts(session: Session, runs: Sequence[NewRun], now: datetime) -> No
     ]
     for statement, rows in ((_INSERT_FILE, files), (_INSERT_TAG, tags), (_INSERT_EVENT, events)):
         if rows:
-            session.execute(statement, _one_or_many(rows))
+            session.connection().execute(statement, _one_or_many(rows))
     for owner, count in Counter(new.owner for new in runs).items():
         counts.appeared(session, owner, State.QUEUED, count)
     for new in runs:

@@ -19,7 +19,7 @@ FOLDED_AT_ONCE = 10_000
 
 def appeared(session: Session, owner: str, state: State, count: int = 1) -> None:
     """So many new runs have this state."""
-    session.execute(_INSERT, {"owner": owner, "state": state, "n": count})
+    session.connection().execute(_INSERT, {"owner": owner, "state": state, "n": count})
 
 
 def moved(session: Session, run_id: str, start: State, to: State) -> None:
