@@ -339,7 +339,7 @@ def test_a_token_that_is_not_accepted_for_a_day_ends_no_run(world: SevenWorld) -
     for _ in range(100):
         world.tick_on(DAY / 100)
     assert (world.run(running).state, world.run(queued).state) == (State.RUNNING, State.QUEUED)
-    assert "SEVENBRIDGES_API_TOKEN" in str(world.run(queued).waiting_for)
+    assert "set SEVENBRIDGES_API_TOKEN to it and restart the daemon" in str(world.run(queued).waiting_for)
     assert world.loop.problem and "SEVENBRIDGES_API_TOKEN" in world.loop.problem
     world.harness.fake.control.clear()
     world.clock.advance(seconds=2 * DAY)

@@ -70,7 +70,7 @@ class Transport(TimedAdapter):
         status, words = response.status_code, _words(response, body)
         match status:
             case 401:
-                hint = "Make a new authentication token on the platform and set SEVENBRIDGES_API_TOKEN."
+                hint = "Make a new token on the platform, set SEVENBRIDGES_API_TOKEN to it and restart the daemon."
                 return NotAccepted(f"{words} {hint}", DENIED_SECONDS)
             case 403:
                 return Denied(f"{words} The token's user needs the permission on the project.", DENIED_SECONDS)
