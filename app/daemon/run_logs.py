@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -33,6 +34,8 @@ NAME = "events.jsonl"
 GATHER_SECONDS = 2.0
 """What happens to a run within this time is appended at once."""
 AGAIN_SECONDS = 60.0
+STOP_SECONDS = 5.0
+"""What is still waiting when the daemon stops is given so long."""
 NOTE_CHARACTERS = 2000
 TAIL_BYTES = 64 * 1024
 """More than a line can have: the id of the last event is looked for in so much of the file's end."""
@@ -49,6 +52,7 @@ class RunLogs:
         self._database, self._storage, self._max_bytes = database, storage, max_bytes
         self._waiting: dict[str, None] = {}  # in order, each once
         self._changed, self._stopping = threading.Condition(), threading.Event()
+        self._deadline = float("inf")
         self._thread = threading.Thread(target=self._work, name="run-logs", daemon=True)
 
     def listen(self, news: Sequence[object]) -> None:
@@ -59,7 +63,8 @@ class RunLogs:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is waiting, if that is possible now, and end."""
+        """Write what is waiting, if that is possible now, and end within STOP_SECONDS and the write under way."""
+        self._deadline = time.monotonic() + STOP_SECONDS
         self._stopping.set()
         with self._changed:
             self._changed.notify()
@@ -76,7 +81,7 @@ class RunLogs:
 
     def _next(self) -> str | None:
         with self._changed:
-            run_id = next(iter(self._waiting), None)
+            run_id = next(iter(self._waiting), None) if time.monotonic() < self._deadline else None
             if run_id:
                 del self._waiting[run_id]
             return run_id

@@ -153,6 +153,26 @@ def test_a_daemon_that_died_before_the_last_line_is_made_up_for(
     assert text(storage, living) == ""
 
 
+def test_a_daemon_that_stops_waits_for_it_only_for_a_moment(
+    database: Database, storage: DirectoryStorage, clock: Clock, logs: RunLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_logs, "STOP_SECONDS", -1.0)
+    run_id = accept(database, clock())
+    logs.start()
+    logs.stop()
+    assert text(storage, run_id) == ""
+
+
+def test_a_run_whose_log_is_a_defect_holds_up_no_other(
+    database: Database, storage: DirectoryStorage, clock: Clock, logs: RunLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = accept(database, clock(), run_id="bad"), accept(database, clock())
+    sink = storage.log_sink
+    monkeypatch.setattr(storage, "log_sink", lambda run_id, most: sink(run_id, most) if run_id != bad else 1 / 0)
+    assert logs.write_waiting()
+    assert (text(storage, bad), len(lines(storage, good))) == ("", 1)
+
+
 def test_it_goes_with_the_run(database: Database, storage: DirectoryStorage, clock: Clock, logs: RunLogs) -> None:
     run = bring_to(database, State.COMPLETE, clock())
     logs.write_waiting()
