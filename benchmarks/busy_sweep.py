@@ -44,7 +44,12 @@ NO_PORTS: dict[str, dict[str, str]] = {"inputs": {}, "outputs": {}}
 TOOL = json.dumps({"cwlVersion": "v1.2", "class": "CommandLineTool", "baseCommand": ["sleep", "3600"]} | NO_PORTS)
 REQUEST = {"workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": "sleep.cwl"}
 FILES = {"workflow_attachment": ("sleep.cwl", TOOL.encode())}
-SETTINGS = {"PROVIDERS": "fake,local", "DAEMON_POLL_INTERVAL": "1", "LOCAL_MAX_CONCURRENT_RUNS": "1", "LOCAL_CONTAINER_RUNTIME": "none"}
+SETTINGS = {
+    "PROVIDERS": "fake,local",
+    "DAEMON_POLL_INTERVAL": "1",
+    "LOCAL_MAX_CONCURRENT_RUNS": "1",
+    "LOCAL_CONTAINER_RUNTIME": "none",
+}
 OURS = WorkflowRun.provider_type == "fake"
 
 
@@ -130,25 +135,25 @@ class Bench:
         self._runs = runs
 
     def measure(self, rounds: int) -> None:
-        idle, busy, ratios, cpu, seconds = [], [], [], [], []
+        idle: list[float] = []
+        busy: list[float] = []
+        cpu, seconds = [], []
         for _ in range(rounds):
-            spent, _ = self._sweep()
-            cpu.append(spent)
+            cpu.append(self._sweep()[0])
             poster = Poster(self._services.url)
             with poster.posting():
                 asked = time.perf_counter()
                 _, (began, ended) = self._sweep()
-            idle.append(_p99(poster.between(asked, began)))
-            busy.append(_p99(poster.between(began, ended)))
-            ratios.append(busy[-1] / idle[-1])
+            idle += poster.between(asked, began)
+            busy += poster.between(began, ended)
             seconds.append(ended - began)
         print(
             f"a look at {self._runs} runs: {statistics.median(cpu):.2f} s CPU of the daemon"
             f"; {statistics.median(seconds):.1f} s beside a client that submits"
         )
         print(
-            f"accepts' p99 {_ms(busy)} during a look over {_ms(idle)} before: ratio {statistics.median(ratios):.2f}"
-            f" ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} pairs)"
+            f"accepts' p99 {_p99(busy):.0f} ms during a look ({len(busy)} accepts), {_p99(idle):.0f} ms before"
+            f" ({len(idle)}): ratio {_p99(busy) / _p99(idle):.2f}"
         )
         for name in "api", "daemon":
             print(f"peak memory of the {name}: {self._peak_mebibytes(name):.0f} MiB")
@@ -205,11 +210,8 @@ def _started(session: requests.Session, cloud: str) -> dict[str, Any]:
 
 
 def _p99(latencies: Sequence[float]) -> float:
-    return statistics.quantiles(latencies, n=100)[98]
-
-
-def _ms(latencies: Sequence[float]) -> str:
-    return f"{1000 * statistics.median(latencies):.0f} ms"
+    """In milliseconds."""
+    return 1000 * statistics.quantiles(latencies, n=100)[98]
 
 
 if __name__ == "__main__":
