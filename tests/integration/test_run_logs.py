@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from app.artifacts import DirectoryStorage
+from app.artifacts import ArtifactStorage, DirectoryStorage
+from app.artifacts.s3 import S3Storage
 from app.daemon import run_logs
 from app.daemon.run_logs import NAME, NOTE_CHARACTERS, RunLogs
 from app.database import Database
 from app.runs import deletion, transitions
 from app.runs.transitions import End
 from app.states import State
+from tests.api_calls import EDGE
 from tests.conftest import Clock
+from tests.fakes.s3 import S3Server
 from tests.rows import accept, bring_to, claim_new, move
 from tests.sample_runs import task
 
@@ -30,7 +33,7 @@ def logs(database: Database, storage: DirectoryStorage) -> RunLogs:
     return logs
 
 
-def text(storage: DirectoryStorage, run_id: str) -> str:
+def text(storage: ArtifactStorage, run_id: str) -> str:
     file = storage.log(run_id, NAME)
     if file is None:
         return ""
@@ -38,11 +41,11 @@ def text(storage: DirectoryStorage, run_id: str) -> str:
         return stream.read().decode()
 
 
-def lines(storage: DirectoryStorage, run_id: str) -> list[dict[str, Any]]:
+def lines(storage: ArtifactStorage, run_id: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text(storage, run_id).splitlines()]
 
 
-def states(storage: DirectoryStorage, run_id: str) -> list[tuple[str | None, str | None]]:
+def states(storage: ArtifactStorage, run_id: str) -> list[tuple[str | None, str | None]]:
     return [(line.get("from"), line.get("to")) for line in lines(storage, run_id) if "id" in line]
 
 
@@ -139,6 +142,22 @@ def test_what_cannot_be_written_now_is_written_later(
     (storage.root / "runs").unlink()
     assert logs.write_waiting()
     assert states(storage, run.run_id) == WHOLE
+
+
+@EDGE
+def test_in_a_bucket_it_is_the_same(database: Database, clock: Clock) -> None:
+    """Also where a write arrived and its answer was lost: no line is there twice."""
+    with S3Server() as server:
+        bucket = S3Storage(server.bucket, server.new_prefix())
+        logs = RunLogs(database, bucket, MAX_BYTES)
+        database.listeners.append(logs.listen)
+        run = bring_to(database, State.RUNNING, clock())
+        server.fail("lost", times=1000, method="PUT")
+        assert not logs.write_waiting()
+        server.heal()
+        database.transact(lambda s: transitions.finish(s, run, End(State.COMPLETE, "over"), clock(), by="daemon"))
+        assert logs.write_waiting()
+        assert states(bucket, run.run_id) == [*WHOLE[:2], ("INITIALIZING", "RUNNING"), ("RUNNING", "COMPLETE")]
 
 
 def test_a_daemon_that_died_before_the_last_line_is_made_up_for(
