@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from app.daemon.providers import shim
+from app.daemon.providers.local_files import make_run_dir
+from app.daemon.providers.local_life import Ended
+from app.daemon.providers.local_status import DISK_FULL, end_status
 from app.errors import NotAccepted
 from app.states import State
 from tests.fakes.engine import Bytes
+from tests.fakes.engine_runs import EngineRun
 from tests.fakes.local_machine import Machine
 
 FILL = """
@@ -22,18 +27,42 @@ except OSError:
 """
 
 
+COPIED = """
+cwlVersion: v1.2
+class: CommandLineTool
+requirements:
+  InitialWorkDirRequirement:
+    listing: [{entry: $(inputs.file), writable: true}]
+baseCommand: "true"
+inputs: {file: File}
+outputs: []
+"""
+WRITTEN = """
+cwlVersion: v1.2
+class: CommandLineTool
+baseCommand: [sh, -c, "head -c 5000000 /dev/zero > big"]
+inputs: []
+outputs: []
+"""
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """Its runs/ holds one megabyte."""
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """It holds one megabyte."""
     runs = tmp_path.resolve() / "runs"
     runs.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(runs)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a file system of one megabyte cannot be mounted here: that takes root")
+    yield runs
+    subprocess.run(["umount", str(runs)], check=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, runs: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     yield machine
     machine.close()
-    subprocess.run(["umount", str(runs)], check=True)
 
 
 def test_a_run_that_does_not_fit_is_not_accepted(machine: Machine) -> None:
@@ -66,3 +95,22 @@ def test_an_end_on_a_full_disk_is_told_once_there_is_room(machine: Machine) -> N
     (machine.runs / "r1" / "outputs" / "big").unlink()
     machine.ended("r1")
     assert provider.get_workflow_statuses(["r1"])["r1"].state == State.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("document", "state", "reason"),
+    [(COPIED, State.SYSTEM_ERROR, DISK_FULL), (WRITTEN, State.EXECUTOR_ERROR, None)],
+    ids=["the engine's files", "a step's files"],
+)
+def test_a_disk_that_was_full_for_the_engine_is_no_failure_of_the_workflow(
+    runs: Path, document: str, state: State, reason: str | None
+) -> None:
+    """But a step that fills it has failed."""
+    root = runs / "r1"
+    root.mkdir()
+    make_run_dir(root)
+    shim.write_record(str(root), shim.REQUEST, {"engine": "cwltool"})
+    run = EngineRun(root, {"wf.cwl": document, "file": "x" * 600_000})
+    exit_code = run("wf.cwl", {"file": {"class": "File", "location": "file"}} if document == COPIED else {})
+    status = end_status(root, Ended(shim.EXITED, exit_code), {"cwltool": run.engine})
+    assert (status.state, status.reason) == (state, reason)

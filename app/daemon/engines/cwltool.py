@@ -106,6 +106,9 @@ class CwltoolEngine(WorkflowEngine):
     def failure(self, run_dir: RunDir, exit_code: int) -> str:
         return cwltool_record.explain_failure(run_dir, exit_code)
 
+    def found_disk_full(self, run_dir: RunDir) -> bool:
+        return cwltool_record.found_disk_full(run_dir)
+
     def _environment(self, run: Submission) -> Environment:
         installed = {environment.version: environment for environment in self._environments.installed(self.name)}
         wanted = run.workflow_engine_version or next(iter(installed), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from app.daemon.providers.provider_interface import Task
 from app.errors import Rejected
 
 EVENTS = "events.jsonl"
+NO_SPACE = f"[Errno {errno.ENOSPC}]"
 UNSUPPORTED = 33  # cwltool's exit code for a feature that it does not have
 MAX_OUTPUT_OBJECT_BYTES = 64 * 1024**2
 TAIL_BYTES = 64 * 1024
@@ -160,6 +162,12 @@ def explain_failure(run_dir: RunDir, exit_code: int) -> str:
     if exit_code == UNSUPPORTED:
         parts.insert(0, "The workflow needs something that this engine, as it is set up here, cannot do.")
     return "\n".join(parts or [f"The engine ended with exit code {exit_code} and said nothing."])[:SHOWN_CHARS]
+
+
+def found_disk_full(run_dir: RunDir) -> bool:
+    """By cwltool's own words, in which no step has a say; a step that failed before may be what filled the disk."""
+    has_failed = any(task.exit_code for task in read_tasks(run_dir))
+    return not has_failed and any(NO_SPACE in line for line in _complaints(_tail(run_dir.stderr)))
 
 
 def _failed_steps(run_dir: RunDir) -> Iterator[str]:

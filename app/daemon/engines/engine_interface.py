@@ -109,3 +109,7 @@ class WorkflowEngine(ABC):
     def failure(self, run_dir: RunDir, exit_code: int) -> str:
         """Why the engine failed, in words for the user: usually the last lines that matter of stderr."""
         return f"The engine ended with exit code {exit_code}."
+
+    def found_disk_full(self, run_dir: RunDir) -> bool:
+        """True where the engine failed because this machine's disk was full, and certainly no step had filled it."""
+        return False

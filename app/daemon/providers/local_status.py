@@ -17,11 +17,13 @@ from app.states import State
 
 ENGINE_UNAVAILABLE = "engine_unavailable"
 RUN_ID_REFUSED = "run_id_refused"
+DISK_FULL = "disk_full"
 
 REASONS: dict[str, str] = {
     shim.LOST: "The process that attends the engine died before the engine ended.",
     shim.TERMINATED: "This machine, or somebody on it, ended the run; it was not cancelled through the service.",
     shim.NOT_STARTED: "The engine could not be started.",
+    DISK_FULL: "This machine's disk was full when the engine laid out the run's files.",
     RECORD_DAMAGED: "The record of how the run ended is damaged.",
     ENGINE_UNAVAILABLE: "No engine on this machine runs such a workflow.",
     RUN_ID_REFUSED: "The run id cannot name a directory.",
@@ -50,6 +52,8 @@ def end_status(root: Path, ended: Ended, engines: Mapping[str, WorkflowEngine]) 
         engine = engines.get(str(request.get("engine")).lower())
         if ended.exit_code and engine is not None:
             message = engine.failure(RunDir(root), ended.exit_code)
+            if engine.found_disk_full(RunDir(root)):
+                state, reason, message = State.SYSTEM_ERROR, DISK_FULL, f"{REASONS[DISK_FULL]} {message}"
     else:
         reason, message = ended.reason, " ".join(filter(None, (REASONS[ended.reason], ended.message)))
     return Status(
