@@ -34,6 +34,8 @@ _ERROR = b"<Error><Code>%s</Code><Message>told to</Message></Error>"
 _REFUSALS = {
     "error": ("503 Slow Down", _ERROR % b"SlowDown"),
     "denied": ("403 Forbidden", _ERROR % b"AccessDenied"),
+    "expired": ("400 Bad Request", _ERROR % b"ExpiredToken"),
+    "slow": ("400 Bad Request", _ERROR % b"RequestTimeout"),
     "lost": ("500 Internal Server Error", _ERROR % b"InternalError"),
 }
 
@@ -42,7 +44,7 @@ _REFUSALS = {
 class Fault:
     """What the next `times` requests run into, after `skip`, of this method whose path and query contain `match`.
 
-    error: 503; denied: 403; lost: it is done, then 500; cut: half of the body, then the end; hang: until `heal`;
+    error: 503; denied: 403; expired and slow: 400, as S3 has them; lost: it is done, then 500; cut: half of the body, then the end; hang: until `heal`;
     pass: nothing.
     `then` is called after the request was served, before it is answered.
     """
@@ -151,7 +153,7 @@ class S3Server:
     ) -> Iterable[bytes]:
         if fault.kind == "hang":
             healed.wait()
-        if fault.kind in ("error", "denied"):
+        if fault.kind in ("error", "denied", "expired", "slow"):
             get_input_stream(environ).read()  # else the client would see a reset
             return _refuse(fault.kind, environ, start)
         answer = list(self._app(environ, (lambda *_: None) if fault.kind == "lost" else start))  # type: ignore[arg-type]

@@ -65,6 +65,8 @@ EXPIRED = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
+        "InvalidToken",
+        "TokenRefreshRequired",
         "RequestExpired",
         "UnrecognizedClientException",
         "InvalidClientTokenId",
@@ -78,6 +80,8 @@ EXPIRED = frozenset(
 )
 """Codes that are about who asks, not about what is asked."""
 MISSING = frozenset({"ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404"})
+UNANSWERED = frozenset({"RequestTimeout"})
+"""S3 says 400 where it did not get the whole of a request in time."""
 THROTTLED = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "SlowDown"})
 
 
@@ -197,7 +201,7 @@ class AwsApi:
         if status in (401, 403):
             words += " The IAM policy of this service must allow it, and iam:PassRole for the run's role."
             return Denied(words, DENIED_SECONDS + random.uniform(0, DENIED_SECONDS))  # noqa: S311
-        return error_of_status(status, words)
+        return error_of_status(408 if code in UNANSWERED else status, words)
 
     def _failure(self, operation: str, error: Exception) -> ProviderError:
         """Only where no connection came to be, or there was nobody to ask as, nothing was sent for certain."""

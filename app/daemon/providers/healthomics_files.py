@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from boto3.s3.transfer import TransferConfig
 from pydantic import BaseModel
 
-from app.daemon.providers.healthomics_aws import AwsApi, Denied, Missing
+from app.daemon.providers.healthomics_aws import AwsApi, Denied
 from app.daemon.providers.provider_interface import Attachment
 from app.errors import InvalidRequest, Rejected
 from app.strict import load_json
@@ -126,7 +126,7 @@ class Files:
     def _size(self, place: Place) -> int | None:
         try:
             size = self._api.call("HeadObject", Bucket=place.bucket, Key=place.key).get("ContentLength")
-        except (Missing, Denied):  # without the right to list, S3 says "denied" of what is not there
+        except (Rejected, Denied):  # no answer to HEAD has words: where it is not just missing, PUT tells what it is
             return None
         return size if isinstance(size, int) else None
 
