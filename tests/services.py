@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,7 @@ class Services:
     """A context manager; leaving it ends every process that it led to, and removes the data directory."""
 
     api_script = "application.py"
+    prefix: Sequence[str] = ()  # words before the command of every process
 
     def __init__(self, settings: Mapping[str, str] | None = None, start: bool = True) -> None:
         self._start = start
@@ -160,7 +161,11 @@ class Services:
         environment = {**self.environment, **settings}
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, str(ROOT / script)], cwd=self.directory, env=environment, stdout=log, stderr=log
+                [*self.prefix, sys.executable, str(ROOT / script)],
+                cwd=self.directory,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         return environment
 
