@@ -138,7 +138,7 @@ class RunLogs:
             run = listing.get_brief(session, run_id)
             events = listing.get_events(session, run_id, after) if run else ()
             lines = [line for event in events for line in _lines(session, run, event)] if run else []
-        return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
+        return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode(errors="replace")
 
 
 def _lines(session: Session, run: WorkflowRun, event: RunEvent) -> Iterator[dict[str, Any]]:
