@@ -15,11 +15,11 @@ from app import fleet
 from app.artifacts import ArtifactStorage
 from app.database import Database
 from app.models import Daemon, WorkflowRun
-from app.runs import acceptance, claims, transitions
-from app.runs.acceptance import NewRun
+from app.runs import acceptance, claims, listing, transitions
+from app.runs.acceptance import NewAttachment, NewRun
 from app.runs.claims import Claimant
 from app.runs.transitions import End
-from app.states import State
+from app.states import State, is_terminal
 
 HOST, TOKEN, LEASE = "test-host", "test-daemon:1", timedelta(seconds=60)
 DAEMON = "daemon"
@@ -47,11 +47,12 @@ class SampleRuns:
         new = NewRun(**usual | changes)
         return self.database.transact(lambda session: acceptance.accept(session, new, self.now()))
 
-    def start(self, run_id: str, **values: Any) -> None:
-        """QUEUED -> INITIALIZING -> RUNNING at the provider `local-<run_id>`."""
+    def start(self, run_id: str, request: Mapping[str, Any] | None = None, **values: Any) -> None:
+        """QUEUED -> INITIALIZING -> RUNNING at the provider `local-<run_id>`. `request`: what the provider prepared."""
 
         def submit(session: Session, run: WorkflowRun) -> None:
-            transitions.move(session, run, State.INITIALIZING, self.now(), by=DAEMON)
+            facts: dict[str, Any] = {"attempt": 1, "submit_request": request}
+            transitions.move(session, run, State.INITIALIZING, self.now(), by=DAEMON, **facts)
             transitions.record_provider_id(session, run_id, f"local-{run_id[:8]}", self.now(), by=DAEMON)
 
         self._with_claim(run_id, submit)
@@ -75,6 +76,33 @@ class SampleRuns:
     def set_tasks(self, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
         self._with_claim(run_id, lambda s, run: transitions.note_tasks(s, run, tasks))
 
+    def accept_pipeline(self, document: Mapping[str, Any], sheets: Mapping[str, Any] | None = None) -> str:
+        """A pipeline that a daemon has taken."""
+        run_id = self.accept("pipeline", provider_type="dag", workflow_type="DAG", workflow_type_version="1.0")
+        self.start(run_id, {"document": document, "sheets": sheets or {}})
+        return run_id
+
+    def accept_step(
+        self, parent_id: str, step: str, state: State, shard: int = 0, try_number: int = 1, **end: Any
+    ) -> str:
+        """A run of a pipeline's step that has come to this state; `end` as `End` takes it."""
+        place: dict[str, Any] = {"parent_id": parent_id, "step": step, "shard": shard, "try_number": try_number}
+        run_id = self.accept(step, **place)
+        if state != State.QUEUED:
+            self.start(run_id)
+        if is_terminal(state):
+            self.end(run_id, state, **({"reason": "any"} if state == State.SYSTEM_ERROR else {}), **end)
+        return run_id
+
+    def attach(self, text: str | bytes, path: str) -> NewAttachment:
+        """A file in artifact storage, to be accepted with a run."""
+        upload = self.storage.new_upload()
+        try:
+            upload.write(text.encode() if isinstance(text, str) else text)
+            return NewAttachment(path, *upload.keep())
+        finally:
+            upload.close()
+
     def log(self, run_id: str, name: str, text: str) -> None:
         self.storage.log_sink(run_id, 10_000_000).append(name, io.BytesIO(text.encode()))
 
@@ -91,7 +119,7 @@ class SampleRuns:
 
     def _with_claim(self, run_id: str, work: Callable[[Session, WorkflowRun], Any]) -> None:
         def claim_and_work(session: Session) -> None:
-            who = Claimant("local", HOST, TOKEN, LEASE)
+            who = Claimant(listing.get_run(session, run_id, None).provider_type, HOST, TOKEN, LEASE)
             due = claims.claim_known(session, who, self.now(), 1000) + claims.claim_new(session, who, self.now(), 1000)
             (run,) = [run for run in due if run.run_id == run_id]
             work(session, run)

@@ -75,16 +75,17 @@ class Progress:
         self._tallies: dict[str, list[Tally]] = defaultdict(list)
         for tally in tallies:
             self._tallies[tally.step].append(tally)
+        self._retries = {step.name: step.retries for step in steps}
         self.totals: dict[str, int] = {}  # of the steps whose number of runs is known
         self.states: dict[str, StepState] = {}
         for step in steps:
             self.states[step.name] = self._state_of(step)
 
-    def counts(self, step: PlannedStep) -> Mapping[StepState, tuple[int, str]]:
-        """How many runs of the step stand how, and one of them."""
+    def counts(self, name: str) -> Mapping[StepState, tuple[int, str]]:
+        """How many runs of a step stand how, and one of them."""
         counts: dict[StepState, tuple[int, str]] = {}
-        for tally in self._tallies[step.name]:
-            state = self._state_of_runs(tally, step)
+        for tally in self._tallies.get(name, ()):
+            state = self._state_of_runs(tally)
             counted, run_id = counts.get(state, (0, tally.run_id))
             counts[state] = (counted + tally.count, run_id)
         return counts
@@ -101,13 +102,13 @@ class Progress:
         if total is None:
             return StepState.FAILED
         self.totals[step.name] = total
-        counts = self.counts(step)
+        counts = self.counts(step.name)
         is_short = sum(count for count, _ in counts.values()) < total
         return fold({*counts, *({self._state_of_missing()} if is_short else ())})
 
-    def _state_of_runs(self, tally: Tally, step: PlannedStep) -> StepState:
+    def _state_of_runs(self, tally: Tally) -> StepState:
         state = state_of_run(tally.state)
-        will_retry = tally.try_number <= step.retries and self._state_of_missing() == StepState.READY
+        will_retry = tally.try_number <= self._retries[tally.step] and self._state_of_missing() == StepState.READY
         return StepState.READY if state == StepState.FAILED and will_retry else state
 
     def _state_of_missing(self) -> StepState:

@@ -8,6 +8,7 @@ owed_cancels provider runs that are one too many
 news         what a transaction did, for those who count and log
 backlog      how many runs wait where, and since when
 counts       how many runs there are in each state
+step_tallies how many runs or tasks of a run's steps are alike
 deletion     rows of ended runs
 
 Functions take an open `Session` inside a transaction that the caller began; they never commit. They read every result

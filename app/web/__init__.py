@@ -5,13 +5,14 @@ run_list     what the runs page shows            run_page     what a run's page 
 failure      why a run failed                    output_tree  its outputs as a tree
 log_tail     its logs, from the end              formatting   times, sizes, durations in words
 addresses    links into the API                  daemons      is anybody there to run it
+step_graph   its steps and how they stand        known_steps  what never changes of them
 """
 
 from __future__ import annotations
 
 import logging
 
-from flask import Flask, Response, make_response, render_template, request
+from flask import Flask, Response, make_response, render_template, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_wtf.csrf import CSRFError, CSRFProtect  # type: ignore[import-untyped]
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -19,10 +20,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app.context import current
+from app.dag.layout import NODE_HEIGHT, NODE_WIDTH
 from app.errors import Conflict, Forbidden, InvalidRequest, KeyReused, NotFound, StorageUnavailable, TooLarge, WesError
 from app.states import TERMINAL
 from app.web import addresses, formatting
 from app.web.log_tail import TAIL_BYTES
+from app.web.step_graph import NEEDS_SHOWN
 from app.web.views import pages
 from config import Settings
 
@@ -123,6 +126,9 @@ def _words() -> dict[str, object]:
         "service_name": current().settings.service_name,
         "terminal": TERMINAL,
         "tail_bytes": TAIL_BYTES,
+        "icons_url": url_for("web.static", filename="icons.svg"),
+        "node_size": (NODE_WIDTH, NODE_HEIGHT),
+        "needs_shown": NEEDS_SHOWN,
         "api_url": addresses.api_url,
         "api_root": addresses.api_root,
         "docs_url": addresses.docs_url,

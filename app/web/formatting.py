@@ -1,4 +1,4 @@
-"""Numbers, times and logs as people read them. Pure: knows neither HTML nor the database.
+"""Numbers, times, names and logs as people read them. Pure: knows neither HTML nor the database.
 
 `ui.js` says ages and durations in the same words, so that a page stays true while it is open.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import signal
 from datetime import UTC, datetime
+from itertools import accumulate
+from unicodedata import east_asian_width
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
@@ -76,3 +78,16 @@ def plain_text(log: str) -> str:
     """A log as a terminal would leave it, without colours, and without characters that hide or reorder others."""
     lines = _OVERWRITTEN.sub("", _TERMINAL_CODES.sub("", log))
     return _INVISIBLE.sub("", lines)
+
+
+def shorten(text: str, columns: int) -> str:
+    """At most so many columns wide. What is left out is left out of the middle: names differ at their ends."""
+    tail = columns // 3
+    if _fitting(text, columns) == text:
+        return text
+    return f"{_fitting(text, columns - 1 - tail)}…{_fitting(text[::-1], tail)[::-1]}"
+
+
+def _fitting(text: str, columns: int) -> str:
+    ends = accumulate(2 if east_asian_width(character) in "WF" else 1 for character in text)
+    return text[: sum(end <= columns for end in ends)]

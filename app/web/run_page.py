@@ -20,6 +20,7 @@ from app.web.daemons import daemon_lives, provider_problem
 from app.web.failure import Failure, describe_failure
 from app.web.log_tail import LogName, LogTail, read_tail, split_name
 from app.web.output_tree import OutputNode, output_tree
+from app.web.step_graph import StepGraph, read_step_graph
 
 TASKS_SHOWN = 100
 EVENTS_SHOWN = 200
@@ -42,6 +43,7 @@ class RunPage:
     run: WorkflowRun
     events: Sequence[RunEvent]  # the newest first
     events_left_out: int
+    graph: StepGraph | None
     tasks: Sequence[TaskLog]
     next_tasks_after: int | None  # the position after which the next page of tasks begins
     failure: Failure | None
@@ -83,6 +85,7 @@ def read_run_page(context: Context, owner: str, run_id: str, log: str = "", task
         run=run,
         events=events[::-1][:EVENTS_SHOWN],
         events_left_out=max(0, len(events) - EVENTS_SHOWN),
+        graph=read_step_graph(context.database, context.storage, run),
         tasks=tasks[:TASKS_SHOWN],
         next_tasks_after=tasks[TASKS_SHOWN - 1].position if len(tasks) > TASKS_SHOWN else None,
         failure=describe_failure(run, events, failed_task, context.storage),

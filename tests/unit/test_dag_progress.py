@@ -92,12 +92,12 @@ def test_a_scatter_is_one_step_with_counts() -> None:
     ]
     first, join = planned_steps(wide)
     shown = progress(wide, runs)
-    assert {state: count for state, (count, _) in shown.counts(first).items()} == {
+    assert {state: count for state, (count, _) in shown.counts("wide").items()} == {
         StepState.SUCCEEDED: 2,
         StepState.FAILED: 1,
         StepState.RUNNING: 1,
     }
-    assert shown.counts(first)[StepState.FAILED][1] == "wide-SYSTEM_ERROR"
+    assert shown.counts("wide")[StepState.FAILED][1] == "wide-SYSTEM_ERROR"
     assert shown.totals == {"wide": 5, "join": 1}
     assert shown.states == {"wide": StepState.RUNNING, "join": StepState.PENDING}
     assert (first.is_scattered, join.is_scattered, join.needs) == (True, False, ("wide",))

@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.web.formatting import (
     explain_exit,
@@ -12,6 +14,7 @@ from app.web.formatting import (
     format_size,
     format_utc,
     plain_text,
+    shorten,
 )
 
 
@@ -118,3 +121,26 @@ def test_logs_are_what_a_terminal_would_leave(log: str, text: str) -> None:
 
 def test_a_long_line_of_progress_takes_linear_time() -> None:
     assert plain_text("%\r" * 30_000 + "end") == "end"
+
+
+@settings(deadline=None)
+@given(st.text("ab…参", max_size=40), st.integers(4, 30))
+def test_a_short_name_begins_and_ends_as_the_whole(text: str, columns: int) -> None:
+    short = shorten(text, columns)
+    assert sum(2 if character == "参" else 1 for character in short) <= columns or short == text
+    cuts = [cut for cut, character in enumerate(short) if character == "…"]
+    assert short == text or any(text.startswith(short[:cut]) and text.endswith(short[cut + 1 :]) for cut in cuts)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("assemble", "assemble"),
+        ("a" * 12, "a" * 12),
+        ("assemble_sample_01", "assembl…e_01"),
+        ("参考配列の前処理", "参考配…処理"),
+        ("", ""),
+    ],
+)
+def test_what_is_left_out_of_a_name_is_in_its_middle(text: str, short: str) -> None:
+    assert shorten(text, 12) == short

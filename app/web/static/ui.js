@@ -86,9 +86,9 @@
       const before = document.getElementById(details.id);
       if (before) details.open = before.open;
     }
-    const places = Array.from(old.querySelectorAll("[data-keep-scroll]"), (box) => [box.id, box.scrollTop]);
+    const places = Array.from(old.querySelectorAll("[data-keep-scroll]"), (box) => [box.id, box.scrollTop, box.scrollLeft]);
     old.replaceWith(fresh);
-    for (const [id, top] of places) document.getElementById(id)?.scrollTo({ top });
+    for (const [id, top, left] of places) document.getElementById(id)?.scrollTo({ top, left });
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
 
@@ -175,6 +175,7 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     serverIsAhead = Date.parse(document.body.dataset.now) - Date.now();
+    for (const box of document.querySelectorAll("[data-from-middle]")) box.scrollLeft = (box.scrollWidth - box.clientWidth) / 2;
     const live = document.querySelector("[data-live-url]");
     if (live && document.querySelector("[data-live-bar]")) follow(live);
     document.addEventListener("click", (event) => {
