@@ -266,8 +266,11 @@ def test_a_large_input_goes_in_parts(harness: HealthOmicsHarness) -> None:
 def test_inputs_go_where_the_outputs_go_without_a_bucket_of_ours(harness: HealthOmicsHarness) -> None:
     harness.provider = harness.provider_at(harness.url, output_uri="")
     params = {"reads": "a.fq", "outputUri": f"s3://{BUCKET}/mine"}
-    made = members(harness, workflow_params=params, attachments=(Attached("a.fq", b"ACGT"),))
-    assert made["parameters"] == {"reads": f"s3://{BUCKET}/mine/inputs/a.fq"}
+    runs = [ask(harness, workflow_params=params, attachments=(Attached("a.fq", data),)) for data in (b"ACGT", b"TTTT")]
+    places = [harness.provider.prepare_request(run)["parameters"]["reads"] for run in runs]
+    keys = [f"mine/runs/{run.run_id}/inputs/a.fq" for run in runs]  # each its own: the names may be the same
+    assert places == [f"s3://{BUCKET}/{key}" for key in keys]
+    assert [harness.stores.read(BUCKET, key) for key in keys] == ["ACGT", "TTTT"]
 
 
 def test_a_bucket_that_is_not_there_is_no_reason_to_wait(harness: HealthOmicsHarness) -> None:

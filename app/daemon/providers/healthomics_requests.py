@@ -79,10 +79,10 @@ class RunRequests:
         if asked is None and not base:
             words = "No place for outputs: set HEALTHOMICS_OUTPUT_BUCKET, or give workflow_params.outputUri."
             raise Rejected(words, "no_output_place")
-        own = f"{base}/runs/{run.run_id}"
-        output_uri = f"{own}/outputs" if asked is None else check_base(str(asked), "workflow_params.outputUri")
+        own = f"runs/{run.run_id}"
+        output_uri = f"{base}/{own}/outputs" if asked is None else check_base(str(asked), "workflow_params.outputUri")
         self._options.check("outputUri", output_uri)
-        return output_uri, f"{own if base else output_uri}/inputs"
+        return output_uri, f"{base or output_uri}/{own}/inputs"
 
     def _workflow(
         self, run: Submission, target: Target | None, options: Mapping[str, Any], documents: Sequence[Attachment]
