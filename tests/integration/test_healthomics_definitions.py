@@ -112,6 +112,14 @@ def test_inputs_are_no_part_of_the_definition(harness: HealthOmicsHarness) -> No
     assert list(files(sent(harness)[0])) == ["hello.wdl"]
 
 
+def test_a_document_that_is_called_like_an_input_is_one(harness: HealthOmicsHarness) -> None:
+    attached = [Attached(name, WDL) for name in ("hello.wdl", "align.wdl", "align.bam", "align.bai")]
+    run = wdl(harness, *attached, workflow_params={"reads": "align.bam"})
+    registered(harness, run)
+    assert set(files(sent(harness)[0])) == {"hello.wdl", "align.wdl"}
+    assert {key.rpartition("/")[2] for key in harness.stores.keys(BUCKET)} == {"align.bam", "align.bai"}
+
+
 def test_nothing_is_put_into_s3_before_the_workflow_is_there(harness: HealthOmicsHarness) -> None:
     run = wdl(harness, Attached("hello.wdl", WDL), Attached("r.fq", b"A"), workflow_params={"reads": "r.fq"})
     with pytest.raises(NotReady):

@@ -18,6 +18,8 @@ from app.strict import load_json
 
 DOCUMENTS = ("logs/outputs.json", "logs/output.json")
 """Where the output document may be below a run's outputs: the guides say either."""
+DEFINITIONS = (".cwl", ".nf", ".wdl")
+"""Ends of names that no index has: what is called like an input may still be a part of the workflow."""
 MAX_DOCUMENT_BYTES = 8 * 1024**2
 MOST_LISTED = 1000
 ONE_THREAD = TransferConfig(use_threads=False)
@@ -160,7 +162,8 @@ class Inputs:
 
     def _is_wanted(self, path: str) -> bool:
         """Named, in a folder that is named, or beside a named one as an index is beside its data."""
-        return any(path == one or path.startswith((f"{one}/", f"{_stem(one)}.")) for one in self._named)
+        beside = not path.endswith(DEFINITIONS) and any(path.startswith(f"{_stem(one)}.") for one in self._named)
+        return beside or any(path == one or path.startswith(f"{one}/") for one in self._named)
 
 
 def _stem(path: str) -> str:
