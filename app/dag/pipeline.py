@@ -74,6 +74,11 @@ class Pipeline:
         return graph
 
     @cached_property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """What each step waits for."""
+        return {name: tuple(self.graph.predecessors(name)) for name in self.steps}
+
+    @cached_property
     def order(self) -> list[str]:
         """Step names, each after all that it needs; among equals as the document has them."""
         place = {name: number for number, name in enumerate(self.steps)}

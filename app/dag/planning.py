@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from app.dag import references
@@ -68,9 +69,19 @@ class Outlook:
     outputs: dict[str, Any] | None = None
 
 
-def look(pipeline: Pipeline, runs: Iterable[StepRun], max_parallel: int, *, canceling: bool = False) -> Outlook:
-    """What may begin now, given the runs there are. `canceling`: nothing begins any more."""
-    return _Look(pipeline, runs, max_parallel, canceling).outlook()
+def look(
+    pipeline: Pipeline,
+    runs: Iterable[StepRun],
+    max_parallel: int,
+    *,
+    canceling: bool = False,
+    before: Mapping[str, StepState] = MappingProxyType({}),
+) -> Outlook:
+    """What may begin now, given the runs there are. `canceling`: nothing begins any more.
+
+    `before`: how the steps stood at an earlier look, which spares work: what had succeeded has.
+    """
+    return _Look(pipeline, runs, max_parallel, canceling).outlook(before)
 
 
 def count_elements(pipeline: Pipeline, runs: Iterable[StepRun], step: str) -> int | None:
@@ -111,16 +122,17 @@ class _Look:
         self._latest: dict[str, dict[int, StepRun]] = defaultdict(dict)
         for run in sorted(runs, key=lambda run: run.try_number):
             self._latest[run.step][run.shard] = run
-        active = sum(not is_terminal(run.state) for shards in self._latest.values() for run in shards.values())
-        self._room = 0 if canceling else max(0, max_parallel - active)
+        self._active = sum(not is_terminal(run.state) for shards in self._latest.values() for run in shards.values())
+        self._room = 0 if canceling else max(0, max_parallel - self._active)
         self._starts: list[Start] = []
         self._states: dict[str, StepState] = {}
         self._why: dict[str, str] = {}
         self._values: dict[str, _Values] = {}
 
-    def outlook(self) -> Outlook:
+    def outlook(self, before: Mapping[str, StepState]) -> Outlook:
         for name in self._pipeline.order:
-            self._states[name] = self._state_of(self._pipeline.steps[name])
+            has_succeeded = before.get(name) == ENDED_WELL
+            self._states[name] = ENDED_WELL if has_succeeded else self._state_of(self._pipeline.steps[name])
         states = set(self._states.values())
         if self._starts or states - ENDED_BADLY - {ENDED_WELL}:
             return Outlook(tuple(self._starts), self._states)
@@ -133,11 +145,11 @@ class _Look:
         return Outlook((), self._states, State.COMPLETE, message, outputs)
 
     def _state_of(self, step: Step) -> StepState:
-        needed = {self._states[name] for name in self._pipeline.graph.predecessors(step.step_name)}
+        needed = {self._states[name] for name in self._pipeline.needs[step.step_name]}
         if needed & ENDED_BADLY:
             return StepState.UPSTREAM_FAILED
         if needed - {ENDED_WELL}:
-            return StepState.CANCELLED if self._canceling and not self._runs_somewhere() else StepState.PENDING
+            return StepState.CANCELLED if self._canceling and not self._active else StepState.PENDING
         try:
             elements = self.elements(step)
             shards = [self._state_of_shard(step, shard, element) for shard, element in enumerate(elements)]
@@ -164,9 +176,6 @@ class _Look:
         params = bound.pop("params")
         self._starts.append(Start(step.model_copy(update=bound), shard, try_number, params))
         return StepState.QUEUED
-
-    def _runs_somewhere(self) -> bool:
-        return any(not is_terminal(run.state) for shards in self._latest.values() for run in shards.values())
 
     def elements(self, step: Step) -> list[Any]:
         """The elements of a scatter, [None] without one. Raises Unresolved."""

@@ -62,12 +62,18 @@ class Pretence:
     def __init__(self, pipeline: Pipeline, parallel: int = 2) -> None:
         self.pipeline, self.parallel, self.canceling = pipeline, parallel, False
         self.runs: dict[tuple[str, int, int], StepRun] = {}
+        self.stood: Mapping[str, StepState] = {}
         self.ends: dict[tuple[str, int], list[State]] = {}
         self.give: dict[str, dict[str, Any]] = {}
         self.order: list[str] = []
 
     def look(self) -> Outlook:
-        return look(self.pipeline, self.runs.values(), self.parallel, canceling=self.canceling)
+        """What was known before spares work, and changes nothing."""
+        now = self.pipeline, self.runs.values(), self.parallel
+        outlook = look(*now, canceling=self.canceling)
+        assert look(*now, canceling=self.canceling, before=self.stood) == outlook
+        self.stood = outlook.steps
+        return outlook
 
     def begin(self) -> Outlook:
         outlook = self.look()

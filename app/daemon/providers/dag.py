@@ -7,7 +7,7 @@ the port `PipelineRuns`. So it may die at any moment, and submitting is only che
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar, Protocol
@@ -84,13 +84,17 @@ class PipelineRuns(Protocol):
 
 
 class _Memory:
-    """What never changes of a pipeline: its document, and the steps that have ended. `living`: ids of the others."""
+    """What never changes of a pipeline: its document, and the steps that have ended.
+
+    `living`: ids of the others. `stood`: how the steps stood at the last look.
+    """
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.pipeline = Pipeline(Document.model_validate(request["document"]), request["sheets"])
         self.max_parallel, self.base = int(request[PARALLEL]), str(request["base"])
         self.ended: dict[str, StepRun] = {}
         self.living: set[str] = set()
+        self.stood: Mapping[str, StepState] = {}
 
 
 class DagProvider(WorkflowProviderInterface):
@@ -194,7 +198,9 @@ class DagProvider(WorkflowProviderInterface):
         memory.living = set(living)
         memory.ended |= {step_id: step for step_id, step in found.items() if step_id not in living}
         steps = [*memory.ended.values(), *living.values()]
-        return look(memory.pipeline, steps, memory.max_parallel, canceling=stored.canceling)
+        outlook = look(memory.pipeline, steps, memory.max_parallel, canceling=stored.canceling, before=memory.stood)
+        memory.stood = outlook.steps
+        return outlook
 
     def _remembered(self, run_id: str, stored: StoredPipeline) -> _Memory:
         if run_id not in self._memory:
@@ -233,7 +239,6 @@ class DagProvider(WorkflowProviderInterface):
 def _status(outlook: Outlook) -> Status:
     if outlook.end is not None:
         return Status(outlook.end, "ended", message=outlook.message)
-    states = list(outlook.steps.values())
-    counted = ((state, states.count(state)) for state in StepState)
-    words = ", ".join(f"{count} {state}" for state, count in counted if count)
+    counted = Counter(outlook.steps.values())
+    words = ", ".join(f"{counted[state]} {state}" for state in StepState if counted[state])
     return Status(State.RUNNING, f"steps: {words}")
