@@ -89,7 +89,7 @@ class Run(Resource):
         return run_log(run, events, tasks)
 
     @ns.response(200, "Deleted", models.RUN_ID)
-    @ns.response(409, "It has not ended", models.ERROR)
+    @ns.response(409, "It has not ended, or was started twice and the second is not over", models.ERROR)
     def delete(self, run_id: str) -> Json:
         """Delete an ended run with its logs and outputs"""
         context, owner = current(), current_user()
