@@ -7,7 +7,7 @@ several layers passes each between its nodes: there it has a bend, which all edg
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import fmean, median
@@ -132,8 +132,14 @@ def _centres(net: nx.DiGraph, layers: list[list[Cell]]) -> dict[Cell, int]:
     for sweep in range(SWEEPS):
         near = net.succ if sweep % 2 else net.pred
         for layer in reversed(layers) if sweep % 2 else layers:
-            centres |= _placed(layer, [[centres[other] for other in near[cell]] or [centres[cell]] for cell in layer])
+            centres |= _placed(layer, [_wishes(cell, near[cell], centres) or [centres[cell]] for cell in layer])
     return centres
+
+
+def _wishes(cell: Cell, near: Iterable[Cell], centres: Mapping[Cell, int]) -> list[int]:
+    """Where the cell would be straight below or above each neighbour; twice where both are nodes, or both bends: what
+    is between these is seen to be straight."""
+    return [centres[other] for other in near for _ in range(1 + (_width(cell) == _width(other)))]
 
 
 def _placed(layer: list[Cell], wanted: list[list[int]]) -> dict[Cell, int]:

@@ -118,9 +118,18 @@ def test_a_chain_is_straight_and_a_diamond_is_upright() -> None:
     assert across(diamond, "b") + across(diamond, "c") == 2 * across(diamond, "a")
 
 
+def test_steps_that_follow_each_other_are_in_line_though_an_edge_passes_them() -> None:
+    layout = laid_out(made("fa", "fk", "av", "ac", "vn", "fn", "cp", "nr", "kr", "pr"))
+    assert across(layout, "c") == across(layout, "p")
+    assert across(layout, "v") == across(layout, "n") == across(layout, "r")
+
+
 def test_what_can_be_drawn_without_crossings_is() -> None:
     """As written every edge would cross every other."""
-    layout = laid_out(made("a3", "b2", "c1", "d0"))
+    graph = nx.DiGraph()
+    graph.add_nodes_from("abcd0123")
+    graph.add_edges_from(["a3", "b2", "c1", "d0"])
+    layout = laid_out(graph)
     assert all(points[0][0] == points[1][0] for _, _, points in layout.edges)
 
 
