@@ -256,6 +256,14 @@ def test_4_what_is_not_supported_is_refused_with_what_is(
     assert words in error_of(answer)
 
 
+def test_4_what_is_offered_since_a_moment_is_taken(client: FlaskClient, database: Database, clock: Clock) -> None:
+    """What was offered before is remembered for a second, and refuses nothing."""
+    assert post(client, {"workflow_engine": "toil"}).status_code == 400
+    toil = {"engine": "toil", "engine_version": "9.6", "workflow_types": {"CWL": ["v1.0"]}}
+    sign_on(database, clock(), {"local": {"engines": [toil], "capabilities": {}, "problem": None}})
+    run(client, {"workflow_engine": "toil", "workflow_type_version": "v1.0"})
+
+
 def test_4_without_a_living_daemon_the_last_offers_hold(client: FlaskClient, clock: Clock) -> None:
     clock.advance(days=3)
     run(client)
