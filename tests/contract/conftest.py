@@ -1,4 +1,10 @@
-"""Every provider, each with its world. A new provider is one import and one line here."""
+"""Every provider, each with its world. A new provider is one import and one line here.
+
+But for `dag`: it has no platform. Its runs are rows that the daemon has made before it is asked, so there is nothing to be
+found or absent, no lost answer, no tasks, times or logs of its own, and half of the suite would be about its harness.
+What the contract asks of it all the same is in tests/integration/test_dag_daemon.py, on the daemon's own loop: one
+execution however often it is submitted or begun, or the daemon killed; cancel again; unknown ids; others run on.
+"""
 
 from __future__ import annotations
 

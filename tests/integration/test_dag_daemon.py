@@ -18,7 +18,7 @@ from app.daemon.holds import Holds
 from app.daemon.pipeline_store import PipelineStore
 from app.daemon.provider_loop import ProviderLoop
 from app.daemon.providers.dag import DagProvider
-from app.daemon.providers.provider_interface import OutputSink, WorkflowProviderInterface
+from app.daemon.providers.provider_interface import Found, OutputSink, Submission, WorkflowProviderInterface
 from app.database import Database
 from app.models import WorkflowRun
 from app.routing import Rules
@@ -197,6 +197,47 @@ def test_cancel_ends_what_runs_and_begins_nothing(world: World) -> None:
     assert world.end(run_id).state == State.CANCELED
     assert set(world.states(run_id).values()) == {"CANCELED"}
     assert len(world.platform.starts) == 2
+
+
+# What the contract suite asks of providers that have a platform (see tests/contract/conftest.py)
+
+
+@pytest.mark.parametrize("stranger", ["", "nobody", "../../etc", "a/b?c=d#e", "é\n", "x" * 5000])
+def test_an_unknown_pipeline_is_missing_and_cancelled_without_fuss(world: World, stranger: str) -> None:
+    provider = world.dag.provider
+    assert provider.get_workflow_status(stranger) is None
+    assert provider.get_workflow_statuses([stranger]) == {}
+    provider.cancel_workflow(stranger)
+
+
+def test_a_pipeline_that_is_submitted_again_is_the_same(world: World) -> None:
+    run_id = world.submit(step("a"))
+    for _ in range(2):
+        world.dag.tick()
+    submission = Submission(
+        run_id=run_id, submit_key=f"wes-{run_id}", name="p", owner="ann", workflow_type="DAG", workflow_type_version="1.0",
+        workflow_url="inline:", workflow_params={}, workflow_engine=None, workflow_engine_version=None,
+        workflow_engine_parameters={}, tags={}, attachments=(),
+    )  # fmt: skip
+    answers = [world.dag.provider.submit_workflow(submission) for _ in range(2)]
+    found = world.dag.provider.find_workflow(submission)
+    assert {answer.provider_id for answer in answers} == {run_id}
+    assert isinstance(found, Found) and found.run == answers[0], "an answer that was lost is found again"
+    assert world.end(run_id).state == State.COMPLETE
+    assert len(world.platform.starts) == len(world.steps(run_id)) == 1
+
+
+def test_cancel_again_is_harmless_and_what_is_over_stays_so(world: World) -> None:
+    first, second = world.submit(step("a")), world.submit(step("b"))
+    for _ in range(2):
+        world.dag.tick()
+    for _ in range(3):
+        world.dag.provider.cancel_workflow(first)
+    assert set(world.states(first).values()) == {"CANCELED"}
+    assert world.end(second).state == State.COMPLETE, "others run on"
+    world.dag.provider.cancel_workflow(second)
+    assert world.states(second) == {"b": "COMPLETE"}
+    assert world.dag.provider.get_workflow_statuses([second])[second].state == State.COMPLETE
 
 
 def test_a_daemon_that_saw_no_cancel_begins_nothing_after_it(world: World) -> None:
