@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from app.database import Database
+from app.errors import InvalidRequest
 from app.hints import Hinter
 from app.runs import transitions
 from app.states import State, is_terminal
@@ -27,12 +28,14 @@ class Waiters:
         self._room = threading.Semaphore(room)
         self._pause = pause
 
-    def wait(self, look: Callable[[], State], seconds: float) -> State:
-        """The state once it has changed or ended, or after `seconds`; at once where there is no room."""
+    def wait(self, look: Callable[[], State], seconds: float, known: State | None = None) -> State:
+        """The state once it is not the one that is `known` (now, unless given) or has ended, or after `seconds`; at
+        once where there is no room."""
         state = look()
+        known = known or state
         with self._seat() as seated:
-            seen, waited, longest = state, 0.0, min(seconds, LONGEST_WAIT_SECONDS) if seated else 0.0
-            while waited < longest and state == seen and not is_terminal(state):
+            waited, longest = 0.0, min(seconds, LONGEST_WAIT_SECONDS) if seated else 0.0
+            while waited < longest and state == known and not is_terminal(state):
                 pause = min(max(waited * PAUSE_SHARE, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS, longest - waited)
                 self._pause(pause)
                 waited += pause
@@ -47,6 +50,17 @@ class Waiters:
         finally:
             if seated:
                 self._room.release()
+
+
+def read_seconds(text: str) -> float:
+    """The parameter `wait`: how long the client would wait for a change; "" is 0. Raises InvalidRequest."""
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise InvalidRequest("wait must be a number of seconds.")
+    return seconds
 
 
 def want_log(database: Database, hinter: Hinter, run_id: str, now: datetime) -> None:

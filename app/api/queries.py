@@ -40,20 +40,6 @@ def read_page_token(scope: object) -> list[Any] | None:
     return current().page_tokens.read(scope, token) if token else None
 
 
-def read_wait() -> float:
-    """Seconds that the client would wait for a change; 0 where it would not."""
-    text = request.args.get("wait", "")
-    if not text:
-        return 0.0
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise InvalidRequest("wait must be a number of seconds.")
-    return seconds
-
-
 def read_filter(args: MultiDict[str, str]) -> RunFilter:
     """From single parameters and from the JSON parameter `filters`; all of them narrow. Raises InvalidRequest."""
     given: dict[str, Any] = {name: args[name] for name in (*_TEXTS, *_TIMES) if args.get(name)}

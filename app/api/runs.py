@@ -10,7 +10,7 @@ from flask_restx import Namespace, Resource
 from sqlalchemy.orm import Session
 
 from app.api import models
-from app.api.queries import read_filter, read_page_size, read_page_token, read_wait
+from app.api.queries import read_filter, read_page_size, read_page_token
 from app.api.shapes import Json, run_event, run_log, run_summary
 from app.auth import current_user
 from app.bvbrc_token import HEADER
@@ -23,6 +23,7 @@ from app.sent_credentials import read_credentials, renew_credentials
 from app.states import State, is_terminal
 from app.submissions import read_idempotency_key, read_submission, resubmit, submit
 from app.validation import check_request
+from app.watching import read_seconds
 
 MAX_INLINE_TASKS = 1000
 ns = Namespace("runs", "Submit, follow, cancel, delete", path="/runs")
@@ -105,7 +106,7 @@ class RunStatus(Resource):
     @ns.response(200, "", models.RUN_STATUS)
     def get(self, run_id: str) -> Json:
         """Get the state of a run"""
-        database, owner, seconds = current().database, current_user(), read_wait()
+        database, owner, seconds = current().database, current_user(), read_seconds(request.args.get("wait", ""))
         state = current().waiters.wait(lambda: _state(database, run_id, owner), seconds)
         return {"run_id": run_id, "state": state}
 

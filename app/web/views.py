@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from app.errors import InvalidRequest
 from app.runs import listing, transitions
 from app.states import State, is_terminal
 from app.submissions import resubmit
+from app.watching import read_seconds
 from app.web.addresses import api_url, twin_query
 from app.web.daemons import daemon_lives
 from app.web.run_list import read_run_list
@@ -83,8 +85,19 @@ def show_run(run_id: UUID) -> AnyResponse:
 
 @pages.get("/runs/<uuid:run_id>/fragment")
 def show_run_fragment(run_id: UUID) -> AnyResponse:
-    """The live part of a run's page."""
-    return _fragment_response(_render_run(_read_run(run_id)))
+    """The live part of a run's page; `wait`: held for so many seconds at most, until the state is new."""
+    owner, database = current_user(), current().database
+    seconds = read_seconds(request.args.get("wait", ""))
+
+    def look() -> State:
+        with database.reading() as session:
+            return listing.get_state(session, str(run_id), owner)
+
+    state = look()
+    response = _fragment_response(_render_run(_read_run(run_id)))
+    if response.status_code == HTTPStatus.NOT_MODIFIED and current().waiters.wait(look, seconds, state) != state:
+        response = _fragment_response(_render_run(_read_run(run_id)))
+    return response
 
 
 @pages.post("/runs/<uuid:run_id>/cancel")

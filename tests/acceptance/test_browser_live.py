@@ -67,6 +67,18 @@ def test_a_run_is_followed_to_its_end(runs: SampleRuns, visit: Visit, clock: Clo
     assert visit.complaints == []
 
 
+def test_the_server_keeps_the_question_until_it_has_news(runs: SampleRuns, site: Site) -> None:
+    """With the browser's own clock, which would ask again only after three seconds."""
+    run_id = runs.accept("align")
+    visit = site.visit(f"/runs/{run_id}")
+    with visit.page.expect_request(lambda request: "fragment" in request.url and "wait=3" in request.url):
+        pass
+    asked = visit.polls()
+    runs.start(run_id)
+    expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")
+    assert visit.polls() == asked
+
+
 def test_the_list_is_followed(runs: SampleRuns, visit: Visit, clock: Clock) -> None:
     first = runs.accept("first")
     visit.open("/")
@@ -95,9 +107,11 @@ def test_updates_can_be_paused_and_resumed(runs: SampleRuns, visit: Visit) -> No
     visit.open(f"/runs/{run_id}")
     visit.page.get_by_role("button", name="Pause updates").click()
     expect(visit.page.locator("[data-live-word]")).to_have_text("Paused")
+    asked = visit.polls()
     runs.start(run_id)
     pass_time(visit.page, 60)
-    assert visit.polls() == 0
+    assert visit.polls() == asked
+    expect(visit.page.locator("#run-head .state")).to_have_text("QUEUED")
     visit.page.get_by_role("button", name="Resume updates").click()
     expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")
     expect(visit.page.locator("[data-live-word]")).to_have_text("Live")
@@ -107,9 +121,10 @@ def test_a_hidden_page_asks_for_nothing(runs: SampleRuns, visit: Visit) -> None:
     run_id = runs.accept("align")
     visit.open(f"/runs/{run_id}")
     hide(visit.page, True)
+    asked = visit.polls()
     runs.start(run_id)
     pass_time(visit.page, 600)
-    assert visit.polls() == 0
+    assert visit.polls() == asked
     hide(visit.page, False)
     pass_time(visit.page, 1)
     expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")

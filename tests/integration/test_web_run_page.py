@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 
@@ -19,6 +20,7 @@ from app.database import Database
 from app.models import Daemon
 from app.runs import listing
 from app.states import State
+from app.watching import Waiters
 from app.web import run_page
 from tests.conftest import Clock
 from tests.sample_runs import SampleRuns, task
@@ -311,6 +313,27 @@ def test_huge_parameters_are_cut(runs: SampleRuns, client: FlaskClient) -> None:
     page = client.get(f"/runs/{run_id}").text
     assert "cut here" in page
     assert len(page) < 200_000
+
+
+def test_the_fragment_is_held_until_the_state_is_new(
+    runs: SampleRuns, running: str, client: FlaskClient, app: Flask
+) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            runs.end(running, State.COMPLETE)
+
+    app.extensions["wes"] = replace(app.extensions["wes"], waiters=Waiters(1, pause))
+    address = f"/runs/{running}/fragment"
+    known = {"If-None-Match": client.get(address).headers["ETag"]}
+    assert client.get(address, headers=known).status_code == 304
+    assert client.get(f"{address}?wait=20").status_code == 200  # something is new to this client
+    assert pauses == []
+    assert "COMPLETE" in client.get(f"{address}?wait=20", headers=known).text
+    assert len(pauses) == 3
+    assert client.get(f"{address}?wait=soon").status_code == 400
 
 
 def test_a_run_over_is_not_asked_for_again(runs: SampleRuns, running: str, client: FlaskClient) -> None:

@@ -114,6 +114,7 @@
     const button = bar.querySelector("[data-live-pause]");
     let seconds = Number(box.firstElementChild.dataset.pollSeconds);
     let etag = box.dataset.etag;
+    const holds = "liveHolds" in box.dataset; // the server keeps the question until it has news
     let isPaused = false, timer = 0, failures = 0;
 
     function say(words, isStill) {
@@ -134,7 +135,9 @@
     }
 
     async function fetchFragment() {
-      const answer = await fetch(box.dataset.liveUrl, { cache: "no-store", headers: { "If-None-Match": etag } });
+      const address = new URL(box.dataset.liveUrl, location);
+      if (holds) address.searchParams.set("wait", seconds);
+      const answer = await fetch(address, { cache: "no-store", headers: { "If-None-Match": etag } });
       if (isPaused) return;
       if (answer.status === 304) return say("Live", false);
       if (answer.status >= 400 && answer.status < 500) return end("Reload the page to see what has changed");
@@ -150,6 +153,7 @@
     }
 
     async function poll() {
+      const asked = Date.now(), known = etag;
       try {
         await fetchFragment();
         failures = 0;
@@ -158,7 +162,8 @@
         say("The server does not answer, trying again", true);
       }
       tick();
-      plan(Math.min(seconds * 2 ** failures, 60));
+      const held = holds && !failures ? (Date.now() - asked) / 1000 : 0;
+      plan(holds && known !== etag ? 1 : Math.max(Math.min(seconds * 2 ** failures, 60) - held, 0.1));
     }
 
     button.addEventListener("click", () => {
@@ -170,7 +175,7 @@
     });
     document.addEventListener("visibilitychange", () => plan(0));
     for (const part of box.querySelectorAll("[data-live]")) shown.set(part.id, withoutTimes(part.outerHTML));
-    plan(seconds);
+    plan(holds ? 0 : seconds);
   }
 
   document.addEventListener("DOMContentLoaded", () => {
