@@ -26,8 +26,8 @@ from app.runs import claims, listing
 from app.states import State
 from tests.conftest import Clock
 from tests.contract.bvbrc_harness import BvbrcHarness
+from tests.daemon_world import World, content
 from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE
-from tests.integration.test_daemon import World, content
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 

@@ -9,8 +9,8 @@ from app.daemon.patience import OPENS_AFTER
 from app.daemon.providers.provider_interface import Pace
 from app.errors import NotReady, OutcomeUnknown
 from app.states import State
+from tests.daemon_world import World
 from tests.fakes.scripted import ScriptedProvider
-from tests.integration.test_daemon import World, world  # noqa: F401
 
 MADE = "The workflow definition is being registered."
 
@@ -33,14 +33,14 @@ class PacedProvider(ScriptedProvider):
         return super().submit_workflow(run)
 
 
-def paced(world: World) -> PacedProvider:  # noqa: F811
+def paced(world: World) -> PacedProvider:
     provider = PacedProvider(world.platform)
     provider.clock = world.clock  # type: ignore[attr-defined]
     world.restart(provider=provider)
     return provider
 
 
-def test_one_submit_at_a_time_and_no_tick_too_many(world: World) -> None:  # noqa: F811
+def test_one_submit_at_a_time_and_no_tick_too_many(world: World) -> None:
     paced(world)
     runs = [world.submit() for _ in range(5)]
     for started in range(1, 6):
@@ -51,7 +51,7 @@ def test_one_submit_at_a_time_and_no_tick_too_many(world: World) -> None:  # noq
     assert [world.run(run_id).attempt for run_id in runs] == [1] * 5
 
 
-def test_a_closed_provider_is_not_tried(world: World) -> None:  # noqa: F811
+def test_a_closed_provider_is_not_tried(world: World) -> None:
     provider = paced(world)
     provider.closed = "Rate exceeded"
     run_id = world.submit()
@@ -62,7 +62,7 @@ def test_a_closed_provider_is_not_tried(world: World) -> None:  # noqa: F811
     assert len(world.platform.starts) == 1
 
 
-def test_what_is_being_made_leaves_the_run_queued(world: World) -> None:  # noqa: F811
+def test_what_is_being_made_leaves_the_run_queued(world: World) -> None:
     tries = OPENS_AFTER + 3
     world.platform.fail("prepare", *[NotReady(MADE, 5.0)] * tries)
     run_id = world.submit()
@@ -77,7 +77,7 @@ def test_what_is_being_made_leaves_the_run_queued(world: World) -> None:  # noqa
     assert len(world.notes(run_id)) == 3, "no event for every look"
 
 
-def test_not_its_turn_is_no_failure_either(world: World) -> None:  # noqa: F811
+def test_not_its_turn_is_no_failure_either(world: World) -> None:
     world.platform.fail("submit", *[NotReady("At most one start a second.", 1.0)] * (OPENS_AFTER + 1))
     run_id = world.submit()
     for _ in range(OPENS_AFTER + 1):
@@ -88,7 +88,7 @@ def test_not_its_turn_is_no_failure_either(world: World) -> None:  # noqa: F811
     assert len(world.platform.starts) == 1
 
 
-def test_statuses_that_have_to_wait_are_no_outage(world: World) -> None:  # noqa: F811
+def test_statuses_that_have_to_wait_are_no_outage(world: World) -> None:
     run_id = world.running()
     world.platform.fail("statuses", *[NotReady("At most five reads a second.", 3.0)] * OPENS_AFTER)
     for _ in range(OPENS_AFTER):
@@ -97,7 +97,7 @@ def test_statuses_that_have_to_wait_are_no_outage(world: World) -> None:  # noqa
         assert (world.run(run_id).state, world.loop.breaker.problem) == (State.RUNNING, None)
 
 
-def test_an_unknown_outcome_while_preparing_leaves_it_queued(world: World) -> None:  # noqa: F811
+def test_an_unknown_outcome_while_preparing_leaves_it_queued(world: World) -> None:
     world.platform.fail("prepare", OutcomeUnknown("no answer"))
     run_id = world.submit()
     world.tick()
@@ -105,7 +105,7 @@ def test_an_unknown_outcome_while_preparing_leaves_it_queued(world: World) -> No
     assert (run.state, run.submit_sent_at, run.waiting_for) == (State.QUEUED, None, "no answer")
 
 
-def test_a_long_look_holds_up_no_submit(world: World) -> None:  # noqa: F811
+def test_a_long_look_holds_up_no_submit(world: World) -> None:
     running = world.running()
     looking, answered, submitted = threading.Event(), threading.Event(), threading.Event()
     world.platform.interrupt("statuses", lambda: (looking.set(), answered.wait(60))[0])

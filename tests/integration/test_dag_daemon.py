@@ -26,8 +26,8 @@ from app.runs import acceptance, deletion, listing, pipelines, transitions
 from app.runs.acceptance import NewAttachment, NewRun
 from app.states import TERMINAL, State, is_terminal
 from tests.conftest import Clock
+from tests.daemon_world import AtOnce
 from tests.fakes.scripted import Platform, ScriptedProvider
-from tests.integration.test_daemon import AtOnce
 
 BAD = State.EXECUTOR_ERROR
 

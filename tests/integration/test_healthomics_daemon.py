@@ -26,7 +26,7 @@ from app.runs.acceptance import NewAttachment
 from app.states import State
 from tests.conftest import Clock
 from tests.contract.healthomics_harness import BUCKET, PRIVATE_WORKFLOW, HealthOmicsHarness
-from tests.integration.test_daemon import LEASE, Killed, World, content
+from tests.daemon_world import LEASE, Killed, World, content
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -28,7 +28,7 @@ from app.runs.transitions import End
 from app.states import State
 from tests.api_calls import BASE, EDGE, run, sign_on
 from tests.conftest import Clock
-from tests.integration.test_daemon import World
+from tests.daemon_world import World
 from tests.rows import accept, bring_to, new_run, row
 from tests.unit.test_metrics import growth, value
 

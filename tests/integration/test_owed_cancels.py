@@ -16,14 +16,14 @@ from app.runs import claims, deletion, owed_cancels, transitions
 from app.runs.transitions import End
 from app.states import State
 from tests.conftest import Clock
+from tests.daemon_world import World
 from tests.fakes.scripted import ScriptedProvider
 from tests.integration.test_credentials import KEY, SECRET, accept, end, read, rows, store
-from tests.integration.test_daemon import World, world  # noqa: F401
 
 SECOND = "job-2"
 
 
-def started_twice(world: World) -> str:  # noqa: F811
+def started_twice(world: World) -> str:
     """A run that job-1 executes and, as this platform has forgotten its key, job-2 as well."""
     run_id = world.submit()
     other = world.new_loop()
@@ -50,7 +50,7 @@ def delete(database: Database, run_id: str) -> None:
     database.transact(lambda session: deletion.delete_run(session, run_id, None))
 
 
-def tick_for(world: World, **how_long: float) -> None:  # noqa: F811
+def tick_for(world: World, **how_long: float) -> None:
     until = world.clock() + timedelta(**how_long)
     while world.clock() < until:
         world.tick()
@@ -58,7 +58,7 @@ def tick_for(world: World, **how_long: float) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("reset"), NotAccepted("away", 30), Rejected("no"), ValueError("x")])
-def test_a_cancel_that_fails_is_asked_again_until_the_second_is_over(world: World, error: Exception) -> None:  # noqa: F811
+def test_a_cancel_that_fails_is_asked_again_until_the_second_is_over(world: World, error: Exception) -> None:
     run_id = started_twice(world)
     world.platform.fail("cancel", *[error] * 3)
     tick_for(world, hours=1)
@@ -71,7 +71,7 @@ def test_a_cancel_that_fails_is_asked_again_until_the_second_is_over(world: Worl
     assert world.platform.jobs["job-1"].cancels == 0
 
 
-def test_it_is_owed_through_the_death_of_the_daemon_and_the_end_of_the_run(world: World) -> None:  # noqa: F811
+def test_it_is_owed_through_the_death_of_the_daemon_and_the_end_of_the_run(world: World) -> None:
     run_id = started_twice(world)
     world.platform.fail("cancel", *[OutcomeUnknown("reset")] * 3)
     world.restart()
@@ -90,7 +90,7 @@ def test_it_is_owed_through_the_death_of_the_daemon_and_the_end_of_the_run(world
         world.run(run_id)
 
 
-def test_it_is_owed_by_a_run_that_is_deleted(world: World) -> None:  # noqa: F811
+def test_it_is_owed_by_a_run_that_is_deleted(world: World) -> None:
     run_id = world.submit()
 
     def end_and_delete() -> None:
@@ -112,7 +112,7 @@ def test_it_is_owed_by_a_run_that_is_deleted(world: World) -> None:  # noqa: F81
     assert owed(world.database) == []
 
 
-def test_the_first_execution_and_other_runs_do_not_suffer(world: World, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_the_first_execution_and_other_runs_do_not_suffer(world: World, caplog: pytest.LogCaptureFixture) -> None:
     run_id = started_twice(world)
     world.platform.fail("cancel", *[OutcomeUnknown("reset")] * 1000)
     world.platform.set("job-1", State.RUNNING)
@@ -125,7 +125,7 @@ def test_the_first_execution_and_other_runs_do_not_suffer(world: World, caplog: 
     assert world.platform.calls.count("cancel") < 200  # of 540 ticks: it backs off
 
 
-def test_what_its_provider_does_not_know_is_over_after_a_while(world: World) -> None:  # noqa: F811
+def test_what_its_provider_does_not_know_is_over_after_a_while(world: World) -> None:
     started_twice(world)
     world.platform.hidden.add(SECOND)
     world.tick()
@@ -134,7 +134,7 @@ def test_what_its_provider_does_not_know_is_over_after_a_while(world: World) -> 
     assert owed(world.database) == []
 
 
-def test_a_try_is_one_daemons_alone(world: World) -> None:  # noqa: F811
+def test_a_try_is_one_daemons_alone(world: World) -> None:
     started_twice(world)
     taken = [
         world.database.transact(
@@ -145,7 +145,7 @@ def test_a_try_is_one_daemons_alone(world: World) -> None:  # noqa: F811
     assert [len(some) for some in taken] == [1, 0]
 
 
-def test_what_runs_on_a_host_is_ended_there(world: World) -> None:  # noqa: F811
+def test_what_runs_on_a_host_is_ended_there(world: World) -> None:
     class HostBound(ScriptedProvider):
         capabilities = replace(ScriptedProvider.capabilities, host_bound=True)
 
@@ -161,7 +161,7 @@ def test_what_runs_on_a_host_is_ended_there(world: World) -> None:  # noqa: F811
     assert world.platform.only_job().cancels == 1
 
 
-def end_elsewhere(world: World, run_id: str) -> None:  # noqa: F811
+def end_elsewhere(world: World, run_id: str) -> None:
     """As for a host that was given up."""
     world.clock.advance(days=2)
     now, lease = world.clock(), timedelta(seconds=60)
@@ -170,7 +170,7 @@ def end_elsewhere(world: World, run_id: str) -> None:  # noqa: F811
     assert world.database.transact(lambda session: transitions.finish(session, run, lost, now, by="daemon"))
 
 
-def test_a_wrong_clock_does_not_put_it_off_for_long(world: World) -> None:  # noqa: F811
+def test_a_wrong_clock_does_not_put_it_off_for_long(world: World) -> None:
     started_twice(world)
     world.platform.fail("cancel", OutcomeUnknown("reset"))
     world.clock.advance(days=5)

@@ -26,9 +26,9 @@ from app.states import State
 from config import Settings
 from tests.api_calls import BASE, EDGE, OFFERS, error_of, post_form, sign_on
 from tests.conftest import Clock
+from tests.daemon_world import World
 from tests.fakes.s3 import KEY, REGION, S3Server
 from tests.fakes.scripted import ScriptedProvider
-from tests.integration.test_daemon import World
 
 pytestmark = EDGE
 FORM = {"workflow_url": "main.cwl", "workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_params": "{}"}

@@ -23,7 +23,7 @@ from app.runs import listing
 from app.states import State, is_terminal
 from tests.conftest import Clock
 from tests.contract.sevenbridges_harness import PROJECT, SevenBridgesHarness
-from tests.integration.test_daemon import LEASE, Killed, World
+from tests.daemon_world import LEASE, Killed, World
 
 pytestmark = pytest.mark.timeout(600)
 
