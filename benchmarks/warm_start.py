@@ -90,7 +90,9 @@ class Bench:
                 ours.append(served)
                 starts.append(self._started_at(run_id) - answered)
         _say(name, ours, bare)
-        print(f"{'':16}from POST's answer to the engine's start {_milliseconds(statistics.median(starts))}", flush=True)
+        p95 = statistics.quantiles(starts, n=20, method="inclusive")[-1]
+        words = f"p50 {_milliseconds(statistics.median(starts))}, p95 {_milliseconds(p95)}"
+        print(f"{'':16}from POST's answer to the engine's start {words}", flush=True)
 
     def compare_many(self, many: int, rounds: int) -> None:
         """All at once, over xargs with two at a time."""
