@@ -91,6 +91,11 @@ def test_what_the_user_names_is_kept(bvbrc: BvbrcHarness) -> None:
     assert (run.request["params"]["output_path"], run.request["params"]["output_file"]) == ("/x/y", "mine")
 
 
+def test_what_is_meant_for_this_service_is_no_parameter_of_an_app(bvbrc: BvbrcHarness) -> None:
+    run = with_params(bvbrc.submission(), bvbrc.provider, outputUri="s3://lab/out", workflow_id="1")
+    assert not {"outputUri", "workflow_id"} & set(run.request["params"])
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

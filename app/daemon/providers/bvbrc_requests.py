@@ -16,6 +16,7 @@ from app.daemon.providers.bvbrc_apps import (
 )
 from app.daemon.providers.provider_interface import Submission
 from app.errors import Rejected
+from app.locations import inputs_of
 
 WORKFLOW_TYPE = "BVBRC"
 SCHEME = "bvbrc:"
@@ -38,7 +39,7 @@ def prepare(run: Submission, token: BvbrcToken, apps: Apps) -> dict[str, Any]:
     params: dict[str, Any] = {
         OUTPUT_PATH: f"/{token.user}/home",
         OUTPUT_FILE: run.submit_key,
-        **{name: value for name, value in workspace_paths(dict(run.workflow_params)).items() if value is not None},
+        **{name: value for name, value in workspace_paths(inputs_of(run.workflow_params)).items() if value is not None},
     }
     check_parameters(app, params)
     start["user_metadata"] = mark_of(run.run_id)
