@@ -10,7 +10,7 @@ from threading import Event
 from typing import TypeVar
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database import Database
@@ -84,6 +84,16 @@ def test_request_that_comes_twice_is_one_run(database: Database, clock: Clock) -
         assert one.result() == again.result() in ("a", "b")
         assert other.result() == "c"
     assert stored(database) == sorted([one.result(), "c", "first"])
+
+
+def test_run_that_cannot_be_written_fails_alone(database: Database, clock: Clock) -> None:
+    """Also where the one whose turn it is is another: drivers refuse some values with errors of their own."""
+    runs = [new_run(run_id="a"), new_run(run_id="b", name="\ud800"), new_run(run_id="c")]
+    with accepted_together(Held(database), clock, *runs) as (one, bad, other):
+        assert (one.result(), other.result()) == ("a", "c")
+        with pytest.raises((UnicodeEncodeError, DBAPIError)):
+            bad.result()
+    assert stored(database) == ["a", "c", "first"]
 
 
 def test_failure_is_of_the_run_that_fails(database: Database, clock: Clock) -> None:
