@@ -67,16 +67,27 @@ def test_a_run_is_followed_to_its_end(runs: SampleRuns, visit: Visit, clock: Clo
     assert visit.complaints == []
 
 
+def test_a_failure_shows_at_once_what_went_wrong(runs: SampleRuns, visit: Visit) -> None:
+    runs.start(run_id := runs.accept("align"))
+    visit.open(f"/runs/{run_id}")
+    failure = visit.page.locator("#failure")
+    expect(failure).to_be_hidden()
+    runs.end(run_id, State.EXECUTOR_ERROR, exit_code=3)
+    poll(visit)
+    expect(failure).to_be_visible()
+    expect(failure).to_contain_text("The workflow failed")
+
+
 def test_the_server_keeps_the_question_until_it_has_news(runs: SampleRuns, site: Site) -> None:
     """With the browser's own clock, which would ask again only after three seconds."""
     run_id = runs.accept("align")
-    visit = site.visit(f"/runs/{run_id}")
-    with visit.page.expect_request(lambda request: "fragment" in request.url and "wait=3" in request.url):
-        pass
-    asked = visit.polls()
+    visit = site.visit()
+    with visit.page.expect_request(lambda request: "fragment" in request.url) as asked:
+        visit.open(f"/runs/{run_id}")
     runs.start(run_id)
+    answer = asked.value.response()
+    assert answer is not None and answer.status == 200
     expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")
-    assert visit.polls() == asked
 
 
 def test_the_list_is_followed(runs: SampleRuns, visit: Visit, clock: Clock) -> None:

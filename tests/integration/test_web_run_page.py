@@ -165,7 +165,8 @@ def test_an_end_that_is_no_failure_has_no_card(
     state: State, runs: SampleRuns, running: str, client: FlaskClient
 ) -> None:
     runs.end(running, state)
-    assert 'id="failure"' not in client.get(f"/runs/{running}").text
+    page = client.get(f"/runs/{running}").text
+    assert '<section id="failure" data-live class="failure" hidden>' in page and "failure-title" not in page
 
 
 def test_the_timeline_has_every_change_with_who_and_why(runs: SampleRuns, running: str, client: FlaskClient) -> None:
