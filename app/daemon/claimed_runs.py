@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.artifacts import ArtifactStorage
 from app.daemon.holds import Holds
 from app.daemon.patience import Breaker, backoff_seconds
@@ -56,17 +58,26 @@ class ClaimedRuns:
         self._waits: Counter[str] = Counter()  # how often in a row a run waited for something that failed
 
     def release(
-        self, run: WorkflowRun, delay: float, waiting_for: str | None = None, *, observed: bool = False
+        self,
+        run: WorkflowRun,
+        delay: float,
+        waiting_for: str | None = None,
+        *,
+        observed: bool = False,
+        first: Callable[[Session], object] = lambda session: None,
     ) -> None:
-        """Give the claim back; the run is due again after `delay` seconds, or at once where a hint came."""
+        """Give the claim back; the run is due again after `delay` seconds, or at once where a hint came.
+
+        `first` writes in the same transaction.
+        """
         self._waits.pop(run.run_id, None)
-        self._give_back(run, delay, waiting_for, observed)
+        self._give_back(run, delay, waiting_for, observed, first)
 
     def wait(self, run: WorkflowRun, words: str, retry_after: float | None = None) -> None:
         """Give the claim back for longer each time in a row; `words` say why on the run's page."""
         self._waits[run.run_id] += 1
         tries = max(self._waits[run.run_id], run.failures)
-        self._give_back(run, backoff_seconds(tries, retry_after), words, observed=False)
+        self._give_back(run, backoff_seconds(tries, retry_after), words)
 
     def fail(self, run: WorkflowRun, error: Exception) -> None:
         """A handler raised something: a failed answer waits, a defect of ours is counted and in the end reported."""
@@ -104,11 +115,19 @@ class ClaimedRuns:
         if news:
             self.database.transact(lambda session: transitions.note_run(session, run, **news))
 
-    def _give_back(self, run: WorkflowRun, delay: float, waiting_for: str | None, observed: bool) -> None:
-        now, token = self.now(), run.claim or ""
+    def _give_back(
+        self,
+        run: WorkflowRun,
+        delay: float,
+        waiting_for: str | None,
+        observed: bool = False,
+        first: Callable[[Session], object] = lambda session: None,
+    ) -> None:
+        now, token, pause = self.now(), run.claim or "", timedelta(seconds=delay)
+
+        def work(session: Session) -> None:
+            first(session)
+            claims.release(session, token, [run.run_id], now, pause, observed=observed, waiting_for=waiting_for)
+
         self.holds.drop([run])
-        self.database.transact(
-            lambda session: claims.release(
-                session, token, [run.run_id], now, timedelta(seconds=delay), observed=observed, waiting_for=waiting_for
-            )
-        )
+        self.database.transact(work)

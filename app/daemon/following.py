@@ -6,8 +6,8 @@ Every method may be the second after a crash; what was collected and not committ
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -30,15 +30,21 @@ CANCELED_UNSEEN_SECONDS = 60.0
 
 
 class Follower:
-    """Works on runs of one provider that have a provider id. `start_draft` starts one that is still a draft."""
+    """Works on runs of one provider that have a provider id. `start_draft` starts one that is still a draft.
+
+    `freed` is called when a run has ended there and only its leavings are fetched: it is one of `collecting` then, and
+    its place may be given away.
+    """
 
     def __init__(
         self,
         provider: WorkflowProviderInterface,
         runs: ClaimedRuns,
         start_draft: Callable[[WorkflowRun, str], None],
+        freed: Callable[[], None],
     ) -> None:
-        self._provider, self._runs, self._start_draft = provider, runs, start_draft
+        self._provider, self._runs, self._start_draft, self._freed = provider, runs, start_draft, freed
+        self.collecting: set[str] = set()
         self._tasks_seen: dict[str, list[Task]] = {}
         self._odd_words: set[str] = set()
 
@@ -141,19 +147,29 @@ class Follower:
 
     def _collect(self, run: WorkflowRun, status: Status) -> None:
         """Fetch everything first, then write it with the end, so that COMPLETE implies that the outputs are there."""
-        provider_id = _id(run)
         self._runs.holds.check(run)
-        outputs = None
-        if status.state == State.COMPLETE:
-            try:
-                outputs = self._provider.get_outputs(provider_id, self._runs.storage.output_sink(run.run_id))
-            except Rejected as error:
-                self._outputs_refused(run, status, error)
-                return
-        end = _end(run, status, self._fetch_records(run), outputs)
+        try:
+            with self._place_free(run):
+                outputs = None
+                if status.state == State.COMPLETE:
+                    outputs = self._provider.get_outputs(_id(run), self._runs.storage.output_sink(run.run_id))
+                end = _end(run, status, self._fetch_records(run), outputs)
+        except Rejected as error:
+            self._outputs_refused(run, status, error)
+            return
         self._runs.breaker.succeeded()
         self._tasks_seen.pop(run.run_id, None)
         self._runs.finish(run, end)
+
+    @contextmanager
+    def _place_free(self, run: WorkflowRun) -> Iterator[None]:
+        """Over before the run's end is in the database, so that no place is given away twice."""
+        self.collecting.add(run.run_id)
+        self._freed()
+        try:
+            yield
+        finally:
+            self.collecting.discard(run.run_id)
 
     def _fetch_records(self, run: WorkflowRun) -> list[Task]:
         """The last look at tasks and logs; what the provider definitely no longer has is done without."""

@@ -73,7 +73,7 @@ class ProviderLoop:
         self._claimed = ClaimedRuns(database, storage, holds, self.breaker, host, now, policy or Policy(), ended)
         self._called = measures.measured(provider)
         self._submitter = Submitter(self._called, self._claimed, monotonic)
-        self._follower = Follower(self._called, self._claimed, self._submitter.start)
+        self._follower = Follower(self._called, self._claimed, self._submitter.start, self.wake)
         self._owed = OwedCancels(self._called, self._claimed)
         self._pool = pool or ThreadPoolExecutor(workers, thread_name_prefix=provider.name)
         self._looker = pool or ThreadPoolExecutor(1, thread_name_prefix=f"{provider.name}-look")
@@ -182,7 +182,7 @@ class ProviderLoop:
             return max(free, 0)
         host = self._host if self.provider.capabilities.host_bound else None
         with self._database.reading() as session:
-            active = claims.count_active(session, self.provider.name, host)
+            active = claims.count_active(session, self.provider.name, host) - len(self._follower.collecting)
         return max(0, min(free, self.provider.max_active - active - len(self._submitting)))
 
     def _look_ahead(self) -> Outlook:

@@ -130,12 +130,15 @@ class Submitter:
             return kept
 
         try:
+            if accepted.started:
+                self._runs.release(run, self._first_look_seconds(), first=record)
+                return
             kept = self._runs.database.transact(record)
         except IntegrityError:
             words = f"The provider gave this run the id {provider_id}, which another run has."
             self._runs.finish(run, End(State.SYSTEM_ERROR, words, "duplicate_provider_id"))
             return
-        if kept == provider_id and not accepted.started:
+        if kept == provider_id:
             self.start(run, provider_id)
         self._runs.release(run, self._first_look_seconds())
 

@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, and_, bindparam, case, exists, false, func, not_, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    TextClause,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, defer
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.models import IS_KNOWN, IS_QUEUED, OwedCancel, WorkflowRun
 from app.runs import owed_cancels
@@ -41,57 +57,75 @@ class Claimant:
     lease: timedelta
 
 
-def claim_known(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
-    """Due runs that are past QUEUED, oldest due first. Like all claimed rows they come without what
-    may be large: reading `workflow_params`, `submit_request` or `outputs` of one raises."""
-    return _claim(session, who, now, limit, IS_KNOWN, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
+_OURS = and_(
+    WorkflowRun.provider_type == bindparam("provider"),
+    or_(WorkflowRun.host.is_(None), WorkflowRun.host == bindparam("own_host")),
+)
+_DUE = and_(_OURS, WorkflowRun.due_at <= bindparam("now"))
+_SOUND = WorkflowRun.unreleased_claims <= SUSPECT_AFTER
+_SUSPICIOUS = WorkflowRun.unreleased_claims > SUSPECT_AFTER
 
 
-def claim_new(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
-    """Due QUEUED runs, oldest due first."""
-    return _claim(session, who, now, limit, IS_QUEUED, WorkflowRun.unreleased_claims <= SUSPECT_AFTER)
-
-
-def claim_suspect(session: Session, who: Claimant, now: datetime, limit: int = 1) -> list[WorkflowRun]:
-    """Due runs whose handlers kept dying with them; work on one while nothing else is claimed."""
-    suspicious = WorkflowRun.unreleased_claims > SUSPECT_AFTER
-    known = _claim(session, who, now, limit, IS_KNOWN, suspicious)
-    return known or _claim(session, who, now, limit, IS_QUEUED, suspicious)
-
-
-def _claim(
-    session: Session, who: Claimant, now: datetime, limit: int, which: TextClause, suspicion: ColumnElement[bool]
-) -> list[WorkflowRun]:
-    if limit < 1:
-        return []
+def _claiming(which: TextClause, suspicion: ColumnElement[bool]) -> ReturningUpdate[WorkflowRun]:
+    """Made once, like all statements of every tick: making one costs more than running it."""
     due = (
         select(WorkflowRun.run_id)
-        .where(
-            which,
-            WorkflowRun.provider_type == who.provider,
-            WorkflowRun.due_at <= now,
-            or_(WorkflowRun.host.is_(None), WorkflowRun.host == who.host),
-            suspicion,
-        )
+        .where(which, _DUE, suspicion)
         .order_by(WorkflowRun.due_at)
-        .limit(limit)
+        .limit(bindparam("most"))
         .with_for_update(skip_locked=True)  # dropped on SQLite, where the one UPDATE is atomic
         .cte("due")
     )
-    taken = (
+    return (
         update(WorkflowRun)
         .where(WorkflowRun.run_id.in_(select(due.c.run_id)))
         .values(
-            due_at=now + who.lease,
-            claim=who.token,
+            due_at=bindparam("until"),
+            claim=bindparam("token"),
             hints=0,
             unreleased_claims=WorkflowRun.unreleased_claims + 1,
         )
         .returning(WorkflowRun)
         .options(*_LEFT_OUT)
+        .execution_options(**_UNSYNCED)
     )
-    runs = session.scalars(taken, execution_options=_UNSYNCED).all()
-    return sorted(runs, key=lambda run: (run.submitted_at, run.run_id))
+
+
+_CLAIM_KNOWN, _CLAIM_NEW = _claiming(IS_KNOWN, _SOUND), _claiming(IS_QUEUED, _SOUND)
+_CLAIM_SUSPECTS = (_claiming(IS_KNOWN, _SUSPICIOUS), _claiming(IS_QUEUED, _SUSPICIOUS))
+
+
+def claim_known(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
+    """Due runs that are past QUEUED, oldest due first. Like all claimed rows they come without what
+    may be large: reading `workflow_params`, `submit_request` or `outputs` of one raises."""
+    return _claim(session, _CLAIM_KNOWN, who, now, limit)
+
+
+def claim_new(session: Session, who: Claimant, now: datetime, limit: int) -> list[WorkflowRun]:
+    """Due QUEUED runs, oldest due first."""
+    return _claim(session, _CLAIM_NEW, who, now, limit)
+
+
+def claim_suspect(session: Session, who: Claimant, now: datetime, limit: int = 1) -> list[WorkflowRun]:
+    """Due runs whose handlers kept dying with them; work on one while nothing else is claimed."""
+    found = (_claim(session, statement, who, now, limit) for statement in _CLAIM_SUSPECTS)
+    return next((runs for runs in found if runs), [])
+
+
+def _claim(
+    session: Session, statement: ReturningUpdate[WorkflowRun], who: Claimant, now: datetime, limit: int
+) -> list[WorkflowRun]:
+    if limit < 1:
+        return []
+    values = {
+        "provider": who.provider,
+        "own_host": who.host,
+        "now": now,
+        "most": limit,
+        "until": now + who.lease,
+        "token": who.token,
+    }
+    return sorted(session.scalars(statement, values), key=lambda run: (run.submitted_at, run.run_id))
 
 
 def claim_lost(
@@ -129,6 +163,20 @@ def renew(
     return set(held)
 
 
+_RELEASE = (
+    update(WorkflowRun)
+    .where(WorkflowRun.run_id.in_(bindparam("run_ids", expanding=True)), WorkflowRun.claim == bindparam("token"))
+    .values(
+        claim=None,
+        unreleased_claims=0,
+        due_at=case((WorkflowRun.hints > 0, bindparam("now")), else_=bindparam("later")),
+        waiting_for=bindparam("why"),
+    )
+    .execution_options(**_UNSYNCED)
+)
+_RELEASE_OBSERVED = _RELEASE.values(observed_at=bindparam("now"), missing_since=None, misses=0, refusals=0, failures=0)
+
+
 def release(
     session: Session,
     token: str,
@@ -143,19 +191,8 @@ def release(
 
     `observed`: the provider was just heard of these runs. `waiting_for` is what the run page says meanwhile.
     """
-    values: dict[str, object] = {
-        "claim": None,
-        "unreleased_claims": 0,
-        "due_at": case((WorkflowRun.hints > 0, now), else_=now + delay),
-        "waiting_for": waiting_for,
-    }
-    if observed:
-        values |= {"observed_at": now, "missing_since": None, "misses": 0, "refusals": 0, "failures": 0}
-    released = session.execute(
-        update(WorkflowRun).where(WorkflowRun.run_id.in_(run_ids), WorkflowRun.claim == token).values(values),
-        execution_options=_UNSYNCED,
-    )
-    return int(released.rowcount)  # type: ignore[attr-defined]
+    values = {"run_ids": run_ids, "token": token, "now": now, "later": now + delay, "why": waiting_for}
+    return int(session.execute(_RELEASE_OBSERVED if observed else _RELEASE, values).rowcount)  # type: ignore[attr-defined]
 
 
 def release_dead(session: Session, daemon_ids: Iterable[str], now: datetime) -> int:
@@ -179,24 +216,32 @@ def bring_back(session: Session, now: datetime) -> int:
     return brought
 
 
+def woken_values(now: datetime | BindParameter[Any]) -> dict[str, object]:
+    """What an outsider sets to wake a run."""
+    sleeping = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at > now)  # one that is due keeps its place
+    return {"hints": WorkflowRun.hints + 1, "due_at": case((sleeping, now), else_=WorkflowRun.due_at)}
+
+
+_NAMED = and_(WorkflowRun.run_id.in_(bindparam("run_ids", expanding=True)), WorkflowRun.state.not_in(TERMINAL))
+_IS_DUE = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at <= bindparam("now"))
+_WAKE = (
+    update(WorkflowRun)
+    .where(_NAMED, not_(_IS_DUE))
+    .values(woken_values(bindparam("now")))
+    .returning(WorkflowRun.provider_type)
+    .execution_options(**_UNSYNCED)
+)
+_AWAKE = select(WorkflowRun.provider_type).where(_NAMED, _IS_DUE)
+
+
 def hint(session: Session, run_ids: Sequence[str], now: datetime) -> list[str]:
     """Make runs due; a claimed one is due again when its claim is released. Returns the provider types concerned.
 
     A run that is due already, and nobody's, is left as it is, so that the hint for a new run waits for no disk.
     """
-    named = and_(WorkflowRun.run_id.in_(run_ids), WorkflowRun.state.not_in(TERMINAL))
-    is_due = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at <= now)
-    woken = session.scalars(
-        update(WorkflowRun).where(named, not_(is_due)).values(woken_values(now)).returning(WorkflowRun.provider_type),
-        execution_options=_UNSYNCED,
-    ).all()
-    return sorted({*woken, *session.scalars(select(WorkflowRun.provider_type).where(named, is_due))})
-
-
-def woken_values(now: datetime) -> dict[str, object]:
-    """What an outsider sets to wake a run."""
-    sleeping = and_(WorkflowRun.claim.is_(None), WorkflowRun.due_at > now)  # one that is due keeps its place
-    return {"hints": WorkflowRun.hints + 1, "due_at": case((sleeping, now), else_=WorkflowRun.due_at)}
+    values = {"run_ids": run_ids, "now": now}
+    woken = session.scalars(_WAKE, values).all()
+    return sorted({*woken, *session.scalars(_AWAKE, values)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,33 +254,31 @@ class Outlook:
     owed: bool  # a cancel that is owed is
 
 
-_OURS = and_(
-    WorkflowRun.provider_type == bindparam("provider"),
-    or_(WorkflowRun.host.is_(None), WorkflowRun.host == bindparam("host")),
-)
-_DUE = and_(_OURS, WorkflowRun.due_at <= bindparam("now"))
-_SUSPICIOUS = and_(_DUE, WorkflowRun.unreleased_claims > SUSPECT_AFTER)
-_OWED = owed_cancels.is_due(bindparam("provider"), bindparam("host"), bindparam("now"))
+_OWED = owed_cancels.is_due(bindparam("provider"), bindparam("own_host"), bindparam("now"))
 _OUTLOOK = select(
     select(func.min(WorkflowRun.due_at)).where(IS_KNOWN, _OURS).scalar_subquery(),
     exists().where(IS_QUEUED, _DUE),
     exists().where(_OWED),
 )
-_HAS_SUSPECT = select(or_(exists().where(IS_KNOWN, _SUSPICIOUS), exists().where(IS_QUEUED, _SUSPICIOUS)))
+_HAS_SUSPECT = select(or_(exists().where(IS_KNOWN, _DUE, _SUSPICIOUS), exists().where(IS_QUEUED, _DUE, _SUSPICIOUS)))
+_COUNT_ACTIVE = select(func.count()).select_from(WorkflowRun).where(
+    IS_KNOWN, WorkflowRun.provider_type == bindparam("provider")
+)  # fmt: skip
+_COUNT_ACTIVE_HERE = _COUNT_ACTIVE.where(WorkflowRun.host == bindparam("own_host"))
 
 
 def look_ahead(session: Session, provider: str, host: str, now: datetime) -> Outlook:
     """A cheap read: the first entry of each index."""
-    next_known, new, owed = session.execute(_OUTLOOK, {"provider": provider, "host": host, "now": now}).one()
+    next_known, new, owed = session.execute(_OUTLOOK, {"provider": provider, "own_host": host, "now": now}).one()
     return Outlook(next_known is not None and next_known <= now, new, next_known, owed)
 
 
 def has_suspect(session: Session, provider: str, host: str, now: datetime) -> bool:
     """True where `claim_suspect` would find one. Reads all that is due."""
-    return bool(session.scalar(_HAS_SUSPECT, {"provider": provider, "host": host, "now": now}))
+    return bool(session.scalar(_HAS_SUSPECT, {"provider": provider, "own_host": host, "now": now}))
 
 
 def count_active(session: Session, provider: str, host: str | None) -> int:
     """Runs past QUEUED and not ended at this provider; on one host where `host` is given."""
-    query = select(func.count()).select_from(WorkflowRun).where(IS_KNOWN, WorkflowRun.provider_type == provider)
-    return session.scalar(query.where(WorkflowRun.host == host) if host else query) or 0
+    query = _COUNT_ACTIVE_HERE if host else _COUNT_ACTIVE
+    return session.scalar(query, {"provider": provider, "own_host": host}) or 0

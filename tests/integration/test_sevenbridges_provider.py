@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any, BinaryIO
 
 import pytest
@@ -194,6 +194,19 @@ def test_a_document_may_come_from_an_address(seven: Seven) -> None:
     fetched = seven.prepared(url=f"{base}/main.cwl", workflow_params={"reads": "0" * 24})
     attached = seven.prepared(url="main.cwl#main", attachments=CWL, workflow_params={"reads": "0" * 24})
     assert fetched["app"] == attached["app"]
+
+
+def test_runs_that_come_together_install_their_document_once(seven: Seven) -> None:
+    run = seven.run("main.cwl", attachments=CWL, workflow_params={"reads": "0" * 24})
+    barrier = Barrier(6)
+
+    def prepare(_: int) -> Any:
+        barrier.wait()
+        return seven.provider.prepare_request(run)["app"]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(prepare, range(6)))) == 1
+    assert seven.calls()["apps.install"] == 1
 
 
 def test_an_install_whose_answer_was_lost_is_found(seven: Seven) -> None:

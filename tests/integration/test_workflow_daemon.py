@@ -89,6 +89,37 @@ def test_room_is_kept_also_while_submits_are_under_way(world: World) -> None:
     assert len(world.platform.starts) == 3
 
 
+def test_what_a_run_left_is_fetched_while_another_has_its_place(world: World) -> None:
+    provider = ScriptedProvider(world.platform)
+    provider.max_active = 1
+    pool = ThreadPoolExecutor(4)
+    world.restart(provider=provider, pool=pool)
+    first, second, third = (world.submit() for _ in range(3))
+    fetching, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        fetching.set()
+        wait(go_on)
+
+    world.platform.interrupt("outputs", hold)
+    world.loop.tick()
+    while world.run(first).claim is not None or not world.platform.jobs:
+        go_on.wait(0.01)
+    world.platform.set("job-1", State.COMPLETE)
+    world.clock.advance(seconds=15)
+    world.loop.tick()
+    wait(fetching)
+    world.loop.tick()
+    while len(world.platform.starts) < 2:
+        go_on.wait(0.01)
+    world.loop.tick()
+    go_on.set()
+    pool.shutdown()
+    assert world.run(first).state == State.COMPLETE
+    assert world.platform.starts == [f"wes-{first}", f"wes-{second}"]
+    assert world.run(third).state == State.QUEUED
+
+
 def test_watched_logs_are_fetched_while_the_run_goes_on(world: World) -> None:
     run_id = world.running()
     now = world.clock()

@@ -49,7 +49,7 @@ class Apps:
         self, api: SevenBridgesApi, project: str, fetch: Fetch, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._api, self._project, self._fetch, self._monotonic = api, project, fetch, monotonic
-        self._lock = threading.Lock()
+        self._lock, self._installing = threading.Lock(), threading.Lock()
         self._known: dict[str, tuple[App, float]] = {}
 
     def ready(self, run: Submission) -> App:
@@ -76,7 +76,8 @@ class Apps:
             raise Rejected("A CWL document needs SEVENBRIDGES_PROJECT, where it is installed.", "project_not_set")
         raw = packed(place, lambda where: self._read(where, attached), part)
         app_id = f"{self._project}/wes-{content_hash(raw)[:32]}"
-        return self._remembered(f"{app_id}/0", lambda: self._installed(app_id, raw))
+        with self._installing:  # runs that come together often bring the same document
+            return self._remembered(f"{app_id}/0", lambda: self._installed(app_id, raw))
 
     def _installed(self, app_id: str, raw: dict[str, object]) -> AppRecord:
         try:
