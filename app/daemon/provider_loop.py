@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import ArtifactStorage
 from app.daemon import measures
+from app.daemon.alarm import Alarm
 from app.daemon.claimed_runs import ClaimedRuns, Policy
 from app.daemon.following import Follower
 from app.daemon.holds import ClaimLost, Holds
@@ -42,6 +43,8 @@ BATCH = 1000
 CHUNK = 200
 """Rows that one transaction of a look writes: between two of them others may write, a client that submits, say."""
 IN_HAND_SECONDS = 1.0
+SOON_SECONDS = 0.01
+"""After a piece of work the loop goes on so soon: several pieces that end together cost one tick."""
 
 Claim = Callable[[Session, Claimant, datetime, int], list[WorkflowRun]]
 
@@ -83,13 +86,12 @@ class ProviderLoop:
         self._in_hand: set[str] = set()  # run ids that a worker of this loop has not finished with
         self._submitting: set[str] = set()
         self._defect: str | None = None
-        self._woken, self._stopping = threading.Event(), threading.Event()
+        self._alarm, self._stopping = Alarm(), threading.Event()
 
     def run(self) -> None:
         """Tick until `stop`; a tick that fails (the database is away, say) is tried again after a while."""
         failures = 0
         while not self._stopping.is_set():
-            self._woken.clear()
             try:
                 with measures.poll_cycle():
                     delay, failures, self._defect = self.tick(), 0, None
@@ -98,7 +100,7 @@ class ProviderLoop:
                 self._defect = f"this daemon fails at it, see its log: {type(error).__name__}"
                 delay = min(self._poll_seconds, backoff_seconds(failures))
                 log.exception("a tick failed", extra={"provider": self.provider.name, "again_in": round(delay, 1)})
-            self._woken.wait(delay)
+            self._alarm.sleep(delay)
 
     @property
     def problem(self) -> str | None:
@@ -107,12 +109,12 @@ class ProviderLoop:
 
     def wake(self) -> None:
         """Tick again now."""
-        self._woken.set()
+        self._alarm.ring()
 
     def stop(self) -> None:
         """Claim no more and finish the steps that are under way."""
         self._stopping.set()
-        self._woken.set()
+        self._alarm.ring()
         self._looker.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -212,7 +214,7 @@ class ProviderLoop:
         """Go on with what fell due meanwhile. After a failure the leases bring the runs back."""
         if not look.cancelled() and (error := look.exception()):
             log.error("a look at runs failed", exc_info=error, extra={"provider": self.provider.name})
-        self.wake()
+        self._alarm.ring(SOON_SECONDS)
 
     def _look_after(self, runs: list[WorkflowRun]) -> None:
         """One bulk question; whatever comes of it, no claim is kept that no handler has."""
@@ -296,7 +298,7 @@ class ProviderLoop:
 
     def _done(self, future: Future[None]) -> None:
         self._busy.discard(future)
-        self.wake()
+        self._alarm.ring(SOON_SECONDS)
 
     def _handle(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
         """Do one run's work; whatever it raises, the run comes back."""

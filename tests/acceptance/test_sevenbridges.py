@@ -142,8 +142,8 @@ def test_a_daemon_killed_between_call_and_commit_starts_nothing_twice(fake: InPr
     with Services(settings(fake)) as services:
         fake.control.plan(seconds={"RUNNING": None})
         run_id = submit_into(services, fake, "tasks.create")
-        services.start_daemon()
         fake.control.fail(kind="hang", operation="tasks.run", commit=True)
+        services.start_daemon()
         wait_for("nothing is started", lambda: fake.control.hanging() == 1)
         services.kill_daemon()
         fake.control.clear()

@@ -203,11 +203,11 @@ def test_a_throttled_submit_stays_queued_and_says_why(world: OmicsWorld, kind: s
     runs = [world.submit() for _ in range(20)]
     for _ in range(10):
         world.tick()
+        assert word in (world.provider.pace().problem or "")
         world.clock.advance(seconds=20)
     states = [world.run(run_id) for run_id in runs]
     assert {run.state for run in states} == {State.QUEUED}
     assert any(word in (run.waiting_for or "") for run in states)
-    assert word in (world.provider.pace().problem or "")
     assert world.harness.fake.control.calls()["StartRun"] <= 20, "200 seconds of trying 20 runs"
     world.harness.heal()
     for run_id in runs:
