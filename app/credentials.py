@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import CTE, ColumnElement, Row, delete, exists, or_, select
+from sqlalchemy import CTE, Row, bindparam, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.database import Database
@@ -24,6 +24,15 @@ BVBRC = "bvbrc"
 USED_BY = {BVBRC: frozenset({"bvbrc", "dag"})}
 """Kind -> the providers whose runs may need it."""
 CHUNK = 500
+
+_PART = or_(WorkflowRun.run_id == bindparam("root"), WorkflowRun.parent_id == bindparam("root"))
+_OWED = exists().where(OwedCancel.run_id == WorkflowRun.run_id, _PART)
+_LIVING = exists().where(_PART, WorkflowRun.state.not_in(TERMINAL))
+_WIPE = (
+    delete(RunCredential)
+    .where(RunCredential.root_run_id == bindparam("root"), ~or_(_LIVING, _OWED))
+    .execution_options(synchronize_session=False)
+)
 
 
 class Vault:
@@ -39,7 +48,7 @@ class Vault:
         run = session.execute(seen.with_for_update(key_share=True)).one_or_none()
         if run is None or run.provider_type not in USED_BY[kind]:
             return False
-        if run.state in TERMINAL and not session.scalar(select(_is_owed_a_cancel(root_run_id))):
+        if run.state in TERMINAL and not session.scalar(select(_OWED), {"root": root_run_id}):
             return False
         sealed = self._fernet.encrypt(json.dumps([root_run_id, kind, secret]).encode()).decode()
         session.merge(RunCredential(root_run_id=root_run_id, kind=kind, secret=sealed))
@@ -81,26 +90,13 @@ class StoredCredentials:
 
 def wipe(session: Session, root_run_id: str) -> None:
     """Forget everything that was sent with this root run, once it and its steps have ended, second executions too."""
-    living = select(WorkflowRun.run_id).where(_is_part_of(root_run_id), WorkflowRun.state.not_in(TERMINAL))
-    needed = or_(living.exists(), _is_owed_a_cancel(root_run_id))
-    session.execute(
-        delete(RunCredential).where(RunCredential.root_run_id == root_run_id, ~needed),
-        execution_options={"synchronize_session": False},
-    )
+    session.execute(_WIPE, {"root": root_run_id})
 
 
 def root_of(session: Session, run_id: str) -> str:
     """The run itself, or the one at the top of the pipeline that it is a step of."""
     roots = _roots([run_id])
     return str(session.scalars(select(roots.c.root).where(roots.c.parent.is_(None))).one())
-
-
-def _is_part_of(root_run_id: str) -> ColumnElement[bool]:
-    return or_(WorkflowRun.run_id == root_run_id, WorkflowRun.parent_id == root_run_id)
-
-
-def _is_owed_a_cancel(root_run_id: str) -> ColumnElement[bool]:
-    return exists().where(OwedCancel.run_id == WorkflowRun.run_id, _is_part_of(root_run_id))
 
 
 def _kept(session: Session, run_ids: list[str], kind: str) -> Sequence[Row[str, RunCredential]]:

@@ -11,9 +11,10 @@ import json
 import logging
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -81,6 +82,8 @@ class Database:
         self.listeners: list[Callable[[Sequence[object]], None]] = []
         """Told, in the thread that wrote, what `add_news` was given in a transaction that is now committed."""
         self._reads = sessionmaker(engine, expire_on_commit=False)
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        """SQLite has one writer at a time: threads of one process wait here, where waiting costs nothing."""
         self._writes = sessionmaker(engine.execution_options(**WRITES), expire_on_commit=False)
 
     @classmethod
@@ -102,7 +105,7 @@ class Database:
         """
         for attempt in range(1, TRIES + 1):
             try:
-                with self._writes.begin() as session:
+                with self._turn, self._writes.begin() as session:
                     done = work(session)
                 self._tell(session.info.get(_NEWS, ()))
                 return done
@@ -184,12 +187,13 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
         return
     deadline = time.monotonic() + BUSY_SECONDS
-    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    driver: Any = connection.connection.dbapi_connection  # past SQLAlchemy, which takes longer than this pragma
+    driver.execute("PRAGMA busy_timeout=0")
     try:
         while not _began(connection, last_try=time.monotonic() > deadline):
             time.sleep(random.uniform(0.001, 0.005))  # noqa: S311
     finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
 
 def _began(connection: Connection, last_try: bool) -> bool:

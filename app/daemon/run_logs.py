@@ -31,7 +31,7 @@ from app.states import TERMINAL
 log = logging.getLogger(__name__)
 
 NAME = "events.jsonl"
-GATHER_SECONDS = 2.0
+GATHER_SECONDS = 5.0
 """What happens to a run within this time is appended at once."""
 AGAIN_SECONDS = 60.0
 STOP_SECONDS = 5.0

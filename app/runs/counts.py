@@ -6,13 +6,22 @@ that the sum stays quick. Nobody waits for anybody: no row is ever changed, and 
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from app.models import Base, RunCount, WorkflowRun
 from app.states import State
 
-_INSERT = insert(Base.metadata.tables[RunCount.__tablename__])
+_COUNTS, _RUNS = (Base.metadata.tables[model.__tablename__] for model in (RunCount, WorkflowRun))
+_INSERT = insert(_COUNTS)
+_THIS_RUN = _RUNS.c.run_id == bindparam("run_id")
+_MOVE = insert(_COUNTS).from_select(
+    ["owner", "state", "n"],
+    union_all(
+        select(_RUNS.c.owner, bindparam("start", type_=_COUNTS.c.state.type), literal(-1)).where(_THIS_RUN),
+        select(_RUNS.c.owner, bindparam("to", type_=_COUNTS.c.state.type), literal(1)).where(_THIS_RUN),
+    ),
+)
 _UNSYNCED = {"synchronize_session": False}
 FOLDED_AT_ONCE = 10_000
 
@@ -24,9 +33,7 @@ def appeared(session: Session, owner: str, state: State, count: int = 1) -> None
 
 def moved(session: Session, run_id: str, start: State, to: State) -> None:
     """A stored run went from one state to another."""
-    owner = select(WorkflowRun.owner).where(WorkflowRun.run_id == run_id).scalar_subquery()
-    rows = [{"owner": owner, "state": start, "n": -1}, {"owner": owner, "state": to, "n": 1}]
-    session.execute(insert(RunCount).values(rows))
+    session.connection().execute(_MOVE, {"run_id": run_id, "start": start, "to": to})
 
 
 def disappeared(session: Session, owner: str, state: State) -> None:

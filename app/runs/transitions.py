@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import credentials
-from app.models import RunEvent, TaskLog, WorkflowRun
+from app.models import Base, RunEvent, TaskLog, WorkflowRun
 from app.runs import counts, news
 from app.runs.claims import woken_values
 from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal, may_move
@@ -24,6 +24,7 @@ from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal,
 log = logging.getLogger(__name__)
 
 _UNSYNCED = {"synchronize_session": False}
+_INSERT_EVENT = insert(Base.metadata.tables[RunEvent.__tablename__])
 _FACTS = (WorkflowRun.parent_id, WorkflowRun.provider_type, WorkflowRun.workflow_type, WorkflowRun.workflow_url)
 """What is told of a run."""
 
@@ -49,7 +50,7 @@ class End:
 
 def add_event(session: Session, run_id: str, now: datetime, by: str, note: str) -> None:
     """Record a notable fact that changes no state."""
-    session.execute(insert(RunEvent).values(run_id=run_id, at=now, by=by, note=note))
+    session.connection().execute(_INSERT_EVENT, {"run_id": run_id, "at": now, "by": by, "note": note})
     news.note(session, run_id)
 
 
@@ -277,6 +278,7 @@ def _wake_parent(session: Session, parent_id: str | None, now: datetime) -> None
 def _add_change(
     session: Session, run_id: str, now: datetime, start: State, to: State, by: str, note: str | None
 ) -> None:
-    session.execute(insert(RunEvent).values(run_id=run_id, at=now, from_state=start, to_state=to, by=by, note=note))
+    values = {"run_id": run_id, "at": now, "from_state": start, "to_state": to, "by": by, "note": note}
+    session.connection().execute(_INSERT_EVENT, values)
     counts.moved(session, run_id, start, to)
     news.note(session, run_id)
