@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Known runs in one bulk question to the provider."""
-CHUNK = 200
-"""Rows that one transaction of a look writes: between two of them others may write, a client that submits, say."""
+CHUNK, GIVE_WAY_SECONDS = 50, 0.01
+"""Rows that one transaction of a look writes, and the pause before the next: SQLite keeps no queue of those who want to
+write, and without it whoever submits meanwhile would come last."""
 IN_HAND_SECONDS = 1.0
 SOON_SECONDS = 0.01
 """After a piece of work the loop goes on so soon: several pieces that end together cost one tick."""
@@ -149,6 +150,8 @@ class ProviderLoop:
         """A batch in chunks; where the database fails on the way, what is had goes on."""
         known: list[WorkflowRun] = []
         while len(known) < BATCH:
+            if known:
+                time.sleep(GIVE_WAY_SECONDS)
             try:
                 runs = self._claim(claims.claim_known, who, CHUNK)
             except DBAPIError:
@@ -261,6 +264,8 @@ class ProviderLoop:
     ) -> None:
         self._holds.drop(runs)
         for begin in range(0, len(runs), CHUNK):
+            if begin:
+                time.sleep(GIVE_WAY_SECONDS)
             run_ids = [run.run_id for run in runs[begin : begin + CHUNK]]
             self._database.transact(
                 lambda session, run_ids=run_ids: claims.release(  # type: ignore[misc]
