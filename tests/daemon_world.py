@@ -6,8 +6,8 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from app.artifacts import DirectoryStorage, StoredFile
 from app.daemon.claimed_runs import Policy
@@ -36,6 +36,29 @@ class AtOnce(Executor):
         done: Future[Any] = Future()
         done.set_result(fn(*args, **kwargs))
         return done
+
+
+class Harnessed(Protocol):
+    """A fake with a clock of its own."""
+
+    def now(self) -> datetime: ...
+
+    def pass_time(self, seconds: float) -> None: ...
+
+
+class FakesClock(Clock):
+    """The daemon's clock is the fake's."""
+
+    def __init__(self, harness: Harnessed) -> None:
+        super().__init__(harness.now())
+        self._harness = harness
+
+    def __call__(self) -> Any:
+        return self._harness.now()
+
+    def advance(self, **how_much: float) -> Any:
+        self._harness.pass_time(timedelta(**how_much).total_seconds())
+        return self()
 
 
 class World:

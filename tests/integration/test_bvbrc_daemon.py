@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from app.database import Database
 from app.models import Base
 from app.runs import claims, listing
 from app.states import State
-from tests.conftest import Clock
 from tests.contract.bvbrc_harness import BvbrcHarness
-from tests.daemon_world import World, content
+from tests.daemon_world import FakesClock, World, content
 from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
@@ -34,21 +32,6 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("database_url", 
 ALICE, BOB = "alice@patricbrc.org", "bob@bvbrc"
 LONG = {"seconds": {"RUNNING": None}}
 YEAR = 365 * 86_400
-
-
-class FakesClock(Clock):
-    """The daemon's clock is the fake's."""
-
-    def __init__(self, harness: BvbrcHarness) -> None:
-        super().__init__(harness.now())
-        self._harness = harness
-
-    def __call__(self) -> Any:
-        return self._harness.now()
-
-    def advance(self, **how_much: float) -> Any:
-        self._harness.pass_time(timedelta(**how_much).total_seconds())
-        return self()
 
 
 class BvbrcWorld(World):

@@ -24,29 +24,13 @@ from app.models import WorkflowRun
 from app.runs import claims, transitions
 from app.runs.acceptance import NewAttachment
 from app.states import State
-from tests.conftest import Clock
 from tests.contract.healthomics_harness import BUCKET, PRIVATE_WORKFLOW, HealthOmicsHarness
-from tests.daemon_world import LEASE, Killed, World, content
+from tests.daemon_world import LEASE, FakesClock, Killed, World, content
 
 pytestmark = pytest.mark.timeout(600)
 
 LONG = {"seconds": {"RUNNING": None}}
 DAY = 86_400
-
-
-class FakesClock(Clock):
-    """The daemon's clock is the fake's."""
-
-    def __init__(self, harness: HealthOmicsHarness) -> None:
-        super().__init__(harness.now())
-        self._harness = harness
-
-    def __call__(self) -> Any:
-        return self._harness.now()
-
-    def advance(self, **how_much: float) -> Any:
-        self._harness.pass_time(timedelta(**how_much).total_seconds())
-        return self()
 
 
 class OmicsWorld(World):

@@ -21,9 +21,8 @@ from app.daemon.providers.sevenbridges import SevenBridgesProvider
 from app.database import Database
 from app.runs import listing
 from app.states import State, is_terminal
-from tests.conftest import Clock
 from tests.contract.sevenbridges_harness import PROJECT, SevenBridgesHarness
-from tests.daemon_world import LEASE, Killed, World
+from tests.daemon_world import LEASE, FakesClock, Killed, World
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,21 +32,6 @@ PLAN = {
     "files": {"reads.txt": "ACGT\n"},
     "tasks": [{"name": "sort", "log": ["sorted"]}, {"name": "count", "log": ["counted"]}],
 }
-
-
-class FakesClock(Clock):
-    """The daemon's clock is the fake's."""
-
-    def __init__(self, harness: SevenBridgesHarness) -> None:
-        super().__init__(harness.now())
-        self._harness = harness
-
-    def __call__(self) -> Any:
-        return self._harness.now()
-
-    def advance(self, **how_much: float) -> Any:
-        self._harness.pass_time(timedelta(**how_much).total_seconds())
-        return self()
 
 
 class SevenWorld(World):
