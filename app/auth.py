@@ -51,9 +51,12 @@ def identify_local(request: Request) -> str | None:
 def register(app: Flask, settings: Settings, identify: Identify) -> None:
     """Check every request of this application before anything else sees it."""
 
+    names = _own_names(settings)
+
     @app.before_request
     def check() -> None:
-        _check_host(settings)
+        if _hostname(f"//{request.host}") not in names:
+            raise BadRequest("This service is not known under that Host name. Names to accept go into ALLOWED_HOSTS.")
         if request.method not in _SAFE:
             _check_origin(settings)
         g.user = identify(request)
@@ -81,12 +84,9 @@ def current_user_or_nobody() -> str | None:
     return g.user  # type: ignore[no-any-return]
 
 
-def _check_host(settings: Settings) -> None:
-    names = {*LOOPBACK_HOSTS, *(name.lower() for name in settings.allowed_hosts)}
-    if settings.public_url:
-        names.add(urlsplit(settings.public_url).hostname or "")
-    if _hostname(f"//{request.host}") not in names:
-        raise BadRequest("This service is not known under that Host name. Names to accept go into ALLOWED_HOSTS.")
+def _own_names(settings: Settings) -> frozenset[str]:
+    public = urlsplit(settings.public_url).hostname
+    return frozenset({*LOOPBACK_HOSTS, *(name.lower() for name in settings.allowed_hosts), *filter(None, [public])})
 
 
 def _check_origin(settings: Settings) -> None:

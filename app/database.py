@@ -13,14 +13,17 @@ import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, DateTime, Dialect, Engine, Text, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,9 @@ T = TypeVar("T")
 TRIES = 6
 BUSY_SECONDS = 30
 PROSE_CHARACTERS = 10_000
-_NEWS = "wes_news"
+TRUSTED_SECONDS, RECYCLE_SECONDS = 1.0, 1800
+"""So long after its last use a connection to PostgreSQL is taken to live; so old it is replaced."""
+_NEWS, _USED_AT = "wes_news", "wes_used_at"
 WRITES = {"wes_writes": True}
 """Execution options of connections that write."""
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
@@ -62,6 +67,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def clean_prose(words: str) -> str:
+    return words[:PROSE_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 class Prose(TypeDecorator[str]):
     """Words that somebody else chose, a provider's error say: cut to a limit, and what no database takes replaced."""
 
@@ -69,9 +78,7 @@ class Prose(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return value[:PROSE_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+        return None if value is None else clean_prose(value)
 
 
 class Database:
@@ -85,6 +92,7 @@ class Database:
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
         """SQLite has one writer at a time: threads of one process wait here, where waiting costs nothing."""
         self._writes = sessionmaker(engine.execution_options(**WRITES), expire_on_commit=False)
+        self._singles = _Singles(engine) if engine.dialect.name == "postgresql" else self._writes
 
     @classmethod
     def connect(cls, url: str) -> Database:
@@ -103,11 +111,19 @@ class Database:
 
         Raises sqlalchemy.exc.DBAPIError; where the connection was lost the outcome is unknown and must be read again.
         """
+        return self._transact(self._writes.begin, work)
+
+    def transact_single(self, work: Callable[[Session], T]) -> T:
+        """As `transact`, for work that is one statement on PostgreSQL: that is whole or nothing without BEGIN and
+        COMMIT, so it is one round trip instead of three. Nothing undoes it where `work` fails afterwards."""
+        return self._transact(self._singles.begin, work)
+
+    def _transact(self, begin: Callable[[], AbstractContextManager[Session]], work: Callable[[Session], T]) -> T:
         for attempt in range(1, TRIES + 1):
             try:
-                with self._turn, self._writes.begin() as session:
-                    done = work(session)
-                self._tell(session.info.get(_NEWS, ()))
+                with self._turn, begin() as session:
+                    done, news = work(session), session.info.pop(_NEWS, ())
+                self._tell(news)
                 return done
             except DBAPIError as error:
                 if not is_conflict(error) or attempt == TRIES:
@@ -125,6 +141,49 @@ class Database:
                 log.exception("a listener failed")
 
 
+class _Singles:
+    """Sessions on PostgreSQL whose statements are transactions of their own.
+
+    They are kept with their connection: to get one and to give it back costs more than a statement.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        autocommit = engine.execution_options(**WRITES, isolation_level="AUTOCOMMIT")
+        self._make = sessionmaker(autocommit, expire_on_commit=False)
+        self._kept: deque[tuple[Session, float, float]] = deque()  # made and used last at these times
+        event.listen(engine, "engine_disposed", lambda _: self._close_kept())
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        session, made_at = self._take() or (self._make(), time.monotonic())
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        self._kept.append((session, made_at, time.monotonic()))
+
+    def _take(self) -> tuple[Session, float] | None:
+        try:
+            session, made_at, used_at = self._kept.pop()
+        except IndexError:
+            return None
+        try:
+            if time.monotonic() - used_at > TRUSTED_SECONDS:
+                session.connection().exec_driver_sql("SELECT 1")
+        except DBAPIError:  # it died meanwhile
+            session.close()
+            return None
+        if time.monotonic() - made_at < RECYCLE_SECONDS:
+            return session, made_at
+        session.close()
+        return None
+
+    def _close_kept(self) -> None:
+        while self._kept:
+            self._kept.pop()[0].invalidate()
+
+
 def add_news(session: Session, item: object) -> None:
     """The database's listeners are told once this transaction is committed, and never where it is not."""
     session.info.setdefault(_NEWS, []).append(item)
@@ -132,25 +191,44 @@ def add_news(session: Session, item: object) -> None:
 
 def engine_options(url: str) -> dict[str, Any]:
     """Arguments for `create_engine`, also used by Flask-SQLAlchemy."""
-    always = {"json_serializer": _json, "hide_parameters": True}  # errors are logged, and values may be secrets
+    always = {"json_serializer": dump_json, "hide_parameters": True}  # errors are logged, and values may be secrets
     if make_url(url).get_backend_name() == "sqlite":
         return {**always, "connect_args": {"timeout": BUSY_SECONDS}}
     return {
         **always,
-        "pool_pre_ping": True,
+        "pool_use_lifo": True,
         "pool_size": 10,
         "max_overflow": 20,
         "pool_timeout": 10,
-        "pool_recycle": 1800,
+        "pool_recycle": RECYCLE_SECONDS,
         "connect_args": {"options": _POSTGRESQL_OPTIONS, "connect_timeout": 5},
     }
 
 
 def prepare(engine: Engine) -> None:
     """Attach what every connection of this engine needs; idempotent."""
-    if engine.dialect.name == "sqlite" and not event.contains(engine, "connect", prepare_sqlite):
-        event.listen(engine, "connect", prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+    if engine.dialect.name == "sqlite":
+        listeners: dict[str, Callable[..., None]] = {"connect": prepare_sqlite, "begin": _begin_sqlite}
+    else:
+        listeners = {"connect": _note_use, "checkin": _note_use, "checkout": _check_if_idle}
+    for name, listener in listeners.items():
+        if not event.contains(engine, name, listener):
+            event.listen(engine, name, listener)
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_USED_AT] = time.monotonic()
+
+
+def _check_if_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """As `pool_pre_ping`, but not for a connection that worked a moment ago: that costs a round trip each time."""
+    if time.monotonic() - record.info[_USED_AT] > TRUSTED_SECONDS:
+        try:
+            connection.autocommit = True
+            connection.execute("SELECT 1")
+            connection.autocommit = False
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
 
 
 def is_conflict(error: DBAPIError) -> bool:
@@ -160,12 +238,15 @@ def is_conflict(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
-def _json(value: Any) -> str:
+def dump_json(value: Any) -> str:
     """JSON that PostgreSQL takes and that every client reads: a NaN or an infinity that a program put out is null."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return _STRICT.encode(value)
     except ValueError:
         return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
+
+
+_STRICT = json.JSONEncoder(allow_nan=False)
 
 
 def prepare_sqlite(connection: sqlite3.Connection, _record: object = None) -> None:
@@ -191,7 +272,7 @@ def _begin_sqlite(connection: Connection) -> None:
     driver.execute("PRAGMA busy_timeout=0")
     try:
         while not _began(connection, last_try=time.monotonic() > deadline):
-            time.sleep(random.uniform(0.001, 0.005))  # noqa: S311
+            time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311
     finally:
         driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from threading import Semaphore
+from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -31,10 +33,22 @@ from app.watching import Waiters
 from config import Settings
 
 
+class PageSessions(SecureCookieSessionInterface):
+    """The API has none."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return None if is_api_path(request.path) else super().open_session(app, request)
+
+
 class Application(Flask):
     """Flask, with the API's errors answered in one place, whoever registers handlers for the pages."""
 
     request_class = UploadRequest
+    session_interface = PageSessions()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing here is async: Flask would look nine times for each request."""
+        return func
 
     def handle_user_exception(self, e: Exception) -> HTTPException | ResponseReturnValue:
         return errors.respond(e) if is_api_path(request.path) else super().handle_user_exception(e)

@@ -25,8 +25,9 @@ SIGNATURE = "X-WES-Signature"
 MAX_AGE_SECONDS = 300
 TIMEOUT_SECONDS = 2
 MAX_ANSWER_BYTES = 1000
-GATHER_SECONDS = 0.02
-"""After a hint for a new run the next waits so long, as it may stand for many then: each costs the daemon 1 ms."""
+GATHER_SECONDS, MAX_GATHER_SECONDS = 0.02, 0.1
+"""After a hint for a new run the next waits so long, as it may stand for many then: each costs 2 ms of CPU here and at
+the daemon. While many come it waits ever longer."""
 
 
 def signed_headers(body: bytes, secret: str, now: float) -> dict[str, str]:
@@ -80,7 +81,7 @@ class Hinter:
 
     def __init__(self, url: str, secret: str, room: int = 1000) -> None:
         self._url, self._secret, self._room = url, secret, room
-        self._waiting: dict[str, str] = {}  # what for -> run_id, in the order in which they are sent
+        self._waiting: dict[str, tuple[str, int]] = {}  # what for -> run_id, how many; in the order of sending
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -94,30 +95,39 @@ class Hinter:
 
     def _add(self, purpose: str, run_id: str) -> None:
         with self._changed:
-            if purpose not in self._waiting and len(self._waiting) >= self._room:
+            earlier = self._waiting.get(purpose)
+            if earlier is not None:
+                self._waiting[purpose] = run_id, earlier[1] + 1
                 return
-            self._waiting[purpose] = run_id
+            if len(self._waiting) >= self._room:
+                return
+            self._waiting[purpose] = run_id, 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send_all, name="hinter", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
-    def _next(self) -> tuple[str, str]:
-        """(what for, run_id)"""
+    def _next(self, new_from: float) -> tuple[str, str, int]:
+        """(what for, run_id, how many runs it stands for); of new runs not before that time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
-            purpose = next(iter(self._waiting))
-            return purpose, self._waiting.pop(purpose)
+            while not (ready := [what for what in self._waiting if self._is_ready(what, new_from)]):
+                self._changed.wait(max(0.0, new_from - time.monotonic()) if self._waiting else None)
+            return ready[0], *self._waiting.pop(ready[0])
+
+    def _is_ready(self, purpose: str, new_from: float) -> bool:
+        return purpose == self._waiting[purpose][0] or time.monotonic() >= new_from
 
     def _send_all(self) -> None:
+        pause, new_from = GATHER_SECONDS, 0.0
         while True:
-            purpose, run_id = self._next()
+            purpose, run_id, count = self._next(new_from)
             try:
                 send(self._url, run_id, self._secret)
             except NotTaken as error:
                 log.info("the daemon did not take a hint", extra={"run_id": run_id, "error": str(error)})
             if purpose != run_id:
-                time.sleep(GATHER_SECONDS)
+                pause = min(2 * pause, MAX_GATHER_SECONDS) if count > 1 else GATHER_SECONDS
+                new_from = time.monotonic() + pause
 
 
 def _mac(body: bytes, secret: str, timestamp: str) -> str:

@@ -43,19 +43,17 @@ class Intake:
     def accept(self, database: Database, run: NewRun, now: datetime, add: Addition | None = None) -> str:
         """The run_id, of an earlier run where `acceptance.accept` finds one; once this returns, it is on disk.
 
-        What goes wrong with several runs is tried again with each alone, so nobody gets another's error. Raises
-        KeyReused, and the database's errors where the outcome stays unknown.
+        What goes wrong with several runs is tried again with each alone, so nobody gets another's error. A large run
+        goes alone, so that nobody waits for it. Raises KeyReused, and the database's errors where the outcome stays
+        unknown.
         """
-        if add is not None:
+        if add is not None or not acceptance.is_small(run):
             return _accept_alone(database, run, now, add)
         entry = _Entry(run)
         self._waiting.append(entry)
         with self._turn:
-            entries = [] if entry.is_taken else self._take()
-            if entries == [entry]:
-                return _accept_alone(database, run, now)
-            if entries:
-                _accept_together(database, entries, now)
+            if not entry.is_taken:
+                _accept_together(database, self._take(), now)
         return run.run_id if entry.is_accepted else _accept_alone(database, run, now)
 
     def _take(self) -> list[_Entry]:
@@ -68,12 +66,14 @@ class Intake:
 def _accept_together(database: Database, entries: Sequence[_Entry], now: datetime) -> None:
     runs = [entry.run for entry in entries]
     try:
-        database.transact(lambda session: acceptance.accept_together(session, runs, now))
+        accepted = database.transact_single(lambda session: acceptance.accept_new(session, runs, now))
     except Exception as error:  # of whichever run: alone, each gets its own
+        if len(runs) == 1 and not getattr(error, "connection_invalidated", False):
+            raise
         log.info("each run is accepted alone", extra={"runs": len(runs), "error": type(error).__name__})
         return
     for entry in entries:
-        entry.is_accepted = True
+        entry.is_accepted = entry.run.run_id in accepted
 
 
 def _accept_alone(database: Database, run: NewRun, now: datetime, add: Addition | None = None) -> str:

@@ -249,3 +249,10 @@ class Daemon(Base):
     last_seen: Mapped[datetime]
     stopped_at: Mapped[datetime | None]  # it stopped in good order
     offers: Mapped[dict[str, Any]]  # provider -> {"engines": […], "capabilities": {…}, "problem": str | None}
+
+
+RUNS, EVENTS, TASKS, ATTACHMENTS, TAGS, COUNTS = (
+    Base.metadata.tables[model.__tablename__]
+    for model in (WorkflowRun, RunEvent, TaskLog, Attachment, RunTag, RunCount)
+)
+"""For what is done for every run: the ORM's statements cost more to make than to run."""

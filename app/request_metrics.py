@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import cache
 
 from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
@@ -47,6 +48,9 @@ def _end(response: Response) -> Response:
 def _count(status: int, seconds: float) -> None:
     method = request.method if request.method in METHODS else OTHER
     route = request.url_rule.rule if request.url_rule else NO_ROUTE
-    REQUESTS.labels(method, route, status).inc()
+    _counter(method, route, status).inc()
     if "wait" not in request.args:
-        SECONDS.labels(method, route).observe(seconds)
+        _histogram(method, route).observe(seconds)
+
+
+_counter, _histogram = cache(REQUESTS.labels), cache(SECONDS.labels)

@@ -52,7 +52,7 @@ def check_text(value: str, field: str, max_bytes: int) -> str:
     """One line of text. Raises InvalidRequest, which names `field`."""
     if len(value) > max_bytes or len(value.encode(errors="replace")) > max_bytes:
         raise InvalidRequest(f"{field} is longer than {max_bytes} bytes.")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+    if not value.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise InvalidRequest(f"{field} holds control characters or lone surrogates.")
     return value
 

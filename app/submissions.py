@@ -26,7 +26,7 @@ from app.pipeline_documents import Read, check_steps, max_parallel, read_source
 from app.routing import Offers, Route, Rules, read_offers, route
 from app.run_requests import FIELDS, MAX_KEY_BYTES, RunRequest, read_fields
 from app.runs import listing
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs.acceptance import AttachedFile, NewRun
 from app.sent_credentials import read_credentials
 from app.states import is_terminal
 from app.strict import check_text, load_json
@@ -86,7 +86,7 @@ def submit(context: Context, owner: str, submission: Submission) -> str:
         check_pipeline(context, submission.request, reader(submission))
     kept = [upload.keep() for upload in submission.uploads]
     names = submission.request.attachments
-    files = tuple(NewAttachment(name, *file) for name, file in zip(names, kept, strict=True))
+    files = tuple(AttachedFile(name, *file) for name, file in zip(names, kept, strict=True))
     new = _new_run(owner, submission.request, chosen, files, submission.idempotency_key)
     return _accept(context, new, submission.credentials)
 
@@ -106,9 +106,7 @@ def resubmit(
     """
     with context.database.reading() as session:
         run = listing.get_run(session, run_id, owner)
-        files = tuple(
-            NewAttachment(file.path, file.sha256, file.size) for file in listing.get_attachments(session, run_id)
-        )
+        files = tuple(listing.get_attachments(session, run_id))
     if from_failed:
         _check_resumable(run)
     request = request_of(run, tuple(file.path for file in files))
@@ -174,15 +172,15 @@ def _read_body(http: Request, settings: Settings) -> tuple[dict[str, Any], list[
     if http.mimetype == "multipart/form-data":
         return _read_multipart(http, settings.max_field_bytes)
     http.max_content_length = settings.max_field_bytes
-    if http.mimetype == "application/x-www-form-urlencoded" or not http.get_data(cache=True):
+    if http.mimetype == "application/x-www-form-urlencoded" or not (data := http.get_data(cache=True)):
         return _read_form(http), []
     if http.mimetype == "application/json" or http.mimetype.endswith("+json"):
-        return _read_json(http), []
+        return _read_json(data), []
     raise UnsupportedMediaType("Send multipart/form-data, application/x-www-form-urlencoded or application/json.")
 
 
-def _read_json(http: Request) -> dict[str, Any]:
-    body = load_json(http.get_data(), "The body")
+def _read_json(data: bytes) -> dict[str, Any]:
+    body = load_json(data, "The body")
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     if body.get(ATTACHMENT):
@@ -244,7 +242,7 @@ def _within_limits(settings: Settings) -> Iterator[None]:
 
 
 def _new_run(
-    owner: str, request: RunRequest, chosen: Route, files: tuple[NewAttachment, ...], idempotency_key: str | None
+    owner: str, request: RunRequest, chosen: Route, files: tuple[AttachedFile, ...], idempotency_key: str | None
 ) -> NewRun:
     return NewRun(
         run_id=str(uuid.uuid4()),

@@ -94,7 +94,7 @@ def compare(name: str, bare: Target, ours: Target, rounds: int, seconds: float) 
     costs = [mine.cpu / other.cpu for other, mine in pairs]
     typical = statistics.median
     print(
-        f"  {name:22} {typical(mine.a_second for _, mine in pairs):6.0f}/s over "
+        f"  {name:24} {typical(mine.a_second for _, mine in pairs):6.0f}/s over "
         f"{typical(other.a_second for other, _ in pairs):6.0f}/s: ratio {typical(rates):.2f} "
         f"({min(rates):.2f} to {max(rates):.2f}); p99 {typical(mine.p99 for _, mine in pairs) * 1000:.0f} ms; "
         f"CPU {typical(mine.cpu for _, mine in pairs) * 1000:.2f} ms, {typical(costs):.1f} times",
@@ -108,15 +108,20 @@ def questions(bare: Services, ours: Services) -> dict[str, tuple[Target, Target]
     trivial = Target(bare, _message(bare, "GET", "/healthz"))
     runs, document = f"{ours.url}/runs", (ROOT / "examples" / "hello_world.cwl").read_bytes()
     run_id = requests.post(runs, json=BY_URL, timeout=30).json()["run_id"]
-    files = {"workflow_attachment": ("hello_world.cwl", document + b"# " + NUMBER)}
     accepts: dict[str, dict[str, Any]] = {
         "POST JSON": {"json": BY_URL},
-        "POST an attachment": {"data": {**FIELDS, "workflow_url": "hello_world.cwl"}, "files": files},
+        "POST a new attachment": _with_attachment(document + b"# " + NUMBER),
+        "POST a known attachment": _with_attachment(document),
     }
     reads = {"GET status": f"/{run_id}/status", "GET run": f"/{run_id}", "GET 50 runs": f"?page_size={RUNS_LISTED}"}
     return {name: (insert, Target(ours, _message(ours, "POST", runs, **body))) for name, body in accepts.items()} | {
         name: (trivial, Target(ours, _message(ours, "GET", runs + path))) for name, path in reads.items()
     }
+
+
+def _with_attachment(content: bytes) -> dict[str, Any]:
+    fields = {**FIELDS, "workflow_url": "hello_world.cwl"}
+    return {"data": fields, "files": {"workflow_attachment": ("hello_world.cwl", content)}}
 
 
 def drive(port: int, message: bytes, seconds: float) -> list[float]:

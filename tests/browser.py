@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.artifacts import DirectoryStorage
@@ -56,6 +56,21 @@ class Visit:
         """How often the live part was asked for."""
         return sum("fragment" in url for url in self.requests)
 
+    def stop_time(self) -> None:
+        """The pages' timers stand still until `pass_time` or `poll`: `install` alone leaves them running."""
+        self.page.clock.install(time=0)
+        self.page.clock.pause_at(3600)  # time goes on until the page hears of this
+
+    def pass_time(self, seconds: int) -> None:
+        self.page.clock.run_for(seconds * 1000)
+
+    def poll(self) -> None:
+        """Until the live part was asked for once and has answered: no question is open before or after."""
+        asked = self.polls()
+        with self.page.expect_response(lambda answer: "fragment" in answer.url):
+            while self.polls() == asked:
+                self.page.clock.run_for(100)
+
 
 @dataclass
 class Site:
@@ -70,7 +85,7 @@ class Site:
         context = self.browser.new_context(viewport={"width": width, "height": 900}, **options)  # type: ignore[arg-type]
         self.contexts.append(context)
         visit = Visit(context.new_page(), self.base)
-        visit.page.set_default_timeout(15_000)
+        visit.page.set_default_timeout(60_000)
         if path is not None:
             visit.open(path)
         return visit
@@ -83,6 +98,7 @@ def browser() -> Iterator[Browser]:
         assert os.environ.get("CI") != "true", "CI=true, but there is no chromium"
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=60_000)
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_SWITCHES)
         yield browser
         browser.close()

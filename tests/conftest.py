@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import flask_migrate
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -47,6 +48,12 @@ _numbers = count(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests that are marked long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The gate tries the same examples every time and never looks at how long one takes; `--long` tries new ones."""
+    hypothesis.settings.register_profile("wes", deadline=None, derandomize=not config.getoption("--long"))
+    hypothesis.settings.load_profile("wes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,8 +18,9 @@ CALLS = (
     "openat,mkdir,mkdirat,write,pwrite64,writev,sendto,sendmsg,ftruncate,fsync,fdatasync,rename,renameat,renameat2,"
     "unlink,unlinkat"
 )
-_DONE = re.compile(rb"^(\d+) (?:<\.\.\. \w+ resumed>)?(.*)\) += (-?)\d.*$")
-_BEGUN = re.compile(rb"^(\d+) (.*) <unfinished \.\.\.>$")
+_DONE = re.compile(rb"^(\d+) +(?:<\.\.\. \w+ resumed>)?(.*)\) += (-?)\d.*$")
+_BEGUN = re.compile(rb"^(\d+) +(.*) <unfinished \.\.\.>$")
+"""strace pads process numbers of less than five digits."""
 _STRING = re.compile(rb'["<]((?:\\x[0-9a-f]{2})*)[">](\.\.\.)?')
 
 
@@ -56,6 +57,13 @@ class Call:
     @property
     def last_number(self) -> int:
         return int(self.words.rpartition(", ")[2])
+
+
+def is_whole(file: Path) -> bool:
+    """Nothing more will be noted: strace writes the end of the process that it was started for last."""
+    data = file.read_bytes()
+    main = data.partition(b" ")[0]
+    return bool(re.search(rb"^%s +\+\+\+ " % main, data, re.MULTILINE))
 
 
 def read_calls(file: Path) -> Iterator[Call]:

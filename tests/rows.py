@@ -13,7 +13,7 @@ from app.database import Database
 from app.models import RunEvent, WorkflowRun
 from app.runs import acceptance, claims, transitions
 from app.runs.acceptance import NewRun
-from app.runs.claims import Claimant
+from app.runs.claims import Claimant, ClaimedRun
 from app.states import State
 
 LEASE = timedelta(seconds=60)
@@ -43,24 +43,22 @@ def who(token: str = "daemon:1", host: str = "here", provider: str = "local", le
     return Claimant(provider, host, token, lease)
 
 
-def claim_new(
-    database: Database, now: datetime, claimant: Claimant | None = None, limit: int = 10
-) -> list[WorkflowRun]:
+def claim_new(database: Database, now: datetime, claimant: Claimant | None = None, limit: int = 10) -> list[ClaimedRun]:
     return database.transact(lambda session: claims.claim_new(session, claimant or who(), now, limit))
 
 
 def claim_known(
     database: Database, now: datetime, claimant: Claimant | None = None, limit: int = 10
-) -> list[WorkflowRun]:
+) -> list[ClaimedRun]:
     return database.transact(lambda session: claims.claim_known(session, claimant or who(), now, limit))
 
 
-def release(database: Database, run: WorkflowRun, now: datetime, seconds: float = 0, **how: Any) -> int:
+def release(database: Database, run: ClaimedRun, now: datetime, seconds: float = 0, **how: Any) -> int:
     delay = timedelta(seconds=seconds)
-    return database.transact(lambda session: claims.release(session, run.claim or "", [run.run_id], now, delay, **how))
+    return database.transact(lambda session: claims.release(session, run.claim, [run.run_id], now, delay, **how))
 
 
-def move(database: Database, run: WorkflowRun, to: State, now: datetime, **values: Any) -> bool:
+def move(database: Database, run: ClaimedRun, to: State, now: datetime, **values: Any) -> bool:
     return database.transact(lambda session: transitions.move(session, run, to, now, by="daemon", **values))
 
 

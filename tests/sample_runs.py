@@ -16,7 +16,7 @@ from app.artifacts import ArtifactStorage
 from app.database import Database
 from app.models import Daemon, WorkflowRun
 from app.runs import acceptance, claims, listing, transitions
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs.acceptance import AttachedFile, NewRun
 from app.runs.claims import Claimant
 from app.runs.transitions import End
 from app.states import State, is_terminal
@@ -94,12 +94,12 @@ class SampleRuns:
             self.end(run_id, state, **({"reason": "any"} if state == State.SYSTEM_ERROR else {}), **end)
         return run_id
 
-    def attach(self, text: str | bytes, path: str) -> NewAttachment:
+    def attach(self, text: str | bytes, path: str) -> AttachedFile:
         """A file in artifact storage, to be accepted with a run."""
         upload = self.storage.new_upload()
         try:
             upload.write(text.encode() if isinstance(text, str) else text)
-            return NewAttachment(path, *upload.keep())
+            return AttachedFile(path, *upload.keep())
         finally:
             upload.close()
 

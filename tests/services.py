@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEST_ENGINES = ROOT / "var" / "test-engines"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+FIRST_PORT, OWN_PORTS = 16_000, 1000  # below 32,768, from where on Linux gives ports to whoever asks for any
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "PYENV_ROOT", "PYENV_VERSION")
 
 
@@ -179,19 +181,33 @@ class Services:
             time.sleep(0.05)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different ports on loopback where nobody listens now."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def free_ports(number: int) -> list[int]:
+    """Ports on loopback where nobody listens, and nobody will before we do: the kernel gives these to no one who asks
+    for any, each worker of the tests has its own, and begins anywhere among them."""
+    return list(islice(filter(_is_free, _ports), number))
+
+
+def _own_ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw15").removeprefix("gw")) % 16
+    first = FIRST_PORT + worker * OWN_PORTS
+    return (first + number % OWN_PORTS for number in count(os.getpid()))
+
+
+_ports = _own_ports()
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def end_processes_of(directory: Path) -> None:
     """Kill what works below a directory that only we used: engines, shims and fork servers outlive the daemon."""
     own = [
-        process for process in psutil.process_iter() if process.pid != os.getpid() and _works_below(process, directory)
+        process for process in psutil.process_iter() if process.pid != os.getpid() and works_below(process, directory)
     ]
     for process in own:
         try:
@@ -201,7 +217,8 @@ def end_processes_of(directory: Path) -> None:
     psutil.wait_procs(own, timeout=STOP_SECONDS)
 
 
-def _works_below(process: psutil.Process, directory: Path) -> bool:
+def works_below(process: psutil.Process, directory: Path) -> bool:
+    """Its working directory, a word of its command or a setting lies there."""
     try:
         return any(str(directory) in text for text in (process.cwd(), *process.cmdline(), *process.environ().values()))
     except psutil.Error:

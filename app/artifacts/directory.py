@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import BinaryIO
 
 from app.artifacts.storage import (
@@ -39,9 +40,12 @@ from app.artifacts.storage import (
 )
 from app.errors import NotFound
 from app.sinks import LogSink, OutputSink
+from app.unrelated_folders import keep_apart
 
 _LOCK = ".lock"
 _PART = ".wes-part"
+SMALL_BYTES, SMALL_UPLOADS = 16 * 1024, 512
+"""Uploads up to this size stay in memory, so many at a time."""
 
 
 class DirectoryStorage(ArtifactStorage):
@@ -50,17 +54,22 @@ class DirectoryStorage(ArtifactStorage):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lasting: set[Path] = set()
+        self._places = BoundedSemaphore(SMALL_UPLOADS)
 
     def problem(self) -> str | None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                return f"ARTIFACTS_DIR cannot be used: {self.root} is not writable for this user."
+            runs = self.root / "runs"
+            runs.mkdir(exist_ok=True)
         except OSError as error:
             return f"ARTIFACTS_DIR cannot be used: {error}"
-        writable = os.access(self.root, os.W_OK | os.X_OK)
-        return None if writable else f"ARTIFACTS_DIR cannot be used: {self.root} is not writable for this user."
+        keep_apart(runs)
+        return None
 
     def new_upload(self) -> Upload:
-        return _FileUpload(self.root, self._lasting)
+        return _FileUpload(self.root, self._lasting, self._places)
 
     def blob(self, sha256: str) -> StoredFile:
         return _stored(_blob_path(self.root, sha256), sha256)
@@ -123,20 +132,25 @@ class DirectoryStorage(ArtifactStorage):
 
 
 class _FileUpload(Upload):
-    def __init__(self, root: Path, lasting: set[Path]) -> None:
-        staging = root / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
-        self._root, self._lasting, self._path = root, lasting, staging / secrets.token_hex(16)
-        self._file = self._path.open("xb")
+    """In memory while it is small: most such are there already, and making and removing a file costs more than they."""
+
+    def __init__(self, root: Path, lasting: set[Path], places: BoundedSemaphore) -> None:
+        self._root, self._lasting, self._places = root, lasting, places
+        self._memory = io.BytesIO()
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
+        self._room = SMALL_BYTES if places.acquire(blocking=False) else 0
         self._hash, self._size, self._offset = hashlib.sha256(), 0, 0
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
         self._size += len(data)
-        return self._file.write(data)
+        if self._file is None and self._size > self._room:
+            self._stage()
+        return (self._file or self._memory).write(data)
 
     def read(self, size: int = -1) -> bytes:
-        with self._path.open("rb") as file:
+        with io.BytesIO(self._memory.getvalue()) if self._path is None else self._path.open("rb") as file:
             file.seek(self._offset)
             data = file.read(size)
         self._offset += len(data)
@@ -144,16 +158,21 @@ class _FileUpload(Upload):
 
     def seek(self, offset: int) -> int:
         """All is written: the descriptor goes back, as one request may bring more files than a process may open."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._offset = offset
         return offset
 
     def close(self) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        self._leave_memory()
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
 
     def keep(self) -> tuple[str, int]:
-        self._file.close()
         sha256 = self._hash.hexdigest()
         blob = _blob_path(self._root, sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +180,27 @@ class _FileUpload(Upload):
             if blob.exists():  # so it is whole, and on the disk
                 os.utime(blob)  # its age begins anew, so no sweep takes it
             else:
-                _fsync(self._path)
-                self._path.replace(blob)
+                file, path = (self._file, self._path) if self._file and self._path else self._stage()
+                file.close()
+                _fsync(path)
+                path.replace(blob)
         _sync_names(blob.parent, self._root, self._lasting)
         return sha256, self._size
+
+    def _stage(self) -> tuple[BinaryIO, Path]:
+        """What was in memory is in a file from now on."""
+        staging = self._root / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        self._path = staging / secrets.token_hex(16)
+        self._file = self._path.open("xb")
+        self._file.write(self._memory.getvalue())
+        self._leave_memory()
+        return self._file, self._path
+
+    def _leave_memory(self) -> None:
+        if self._room:
+            self._room = 0
+            self._places.release()
 
 
 class _DirectoryLogs:

@@ -19,8 +19,8 @@ from app.daemon.holds import Holds
 from app.daemon.patience import Breaker, backoff_seconds
 from app.database import Database
 from app.errors import NotReady, ProviderError
-from app.models import WorkflowRun
 from app.runs import claims, transitions
+from app.runs.claims import ClaimedRun
 from app.runs.transitions import End
 from app.states import State
 
@@ -50,7 +50,7 @@ class ClaimedRuns:
         host: str,
         now: Callable[[], datetime],
         policy: Policy,
-        ended: Callable[[WorkflowRun], None] = lambda run: None,
+        ended: Callable[[ClaimedRun], None] = lambda run: None,
     ) -> None:
         """`ended` is told of every run that ends here."""
         self.database, self.storage, self.holds, self.breaker = database, storage, holds, breaker
@@ -59,7 +59,7 @@ class ClaimedRuns:
 
     def release(
         self,
-        run: WorkflowRun,
+        run: ClaimedRun,
         delay: float,
         waiting_for: str | None = None,
         *,
@@ -73,13 +73,13 @@ class ClaimedRuns:
         self._waits.pop(run.run_id, None)
         self._give_back(run, delay, waiting_for, observed, first)
 
-    def wait(self, run: WorkflowRun, words: str, retry_after: float | None = None) -> None:
+    def wait(self, run: ClaimedRun, words: str, retry_after: float | None = None) -> None:
         """Give the claim back for longer each time in a row; `words` say why on the run's page."""
         self._waits[run.run_id] += 1
         tries = max(self._waits[run.run_id], run.failures)
         self._give_back(run, backoff_seconds(tries, retry_after), words)
 
-    def fail(self, run: WorkflowRun, error: Exception) -> None:
+    def fail(self, run: ClaimedRun, error: Exception) -> None:
         """A handler raised something: a failed answer waits, a defect of ours is counted and in the end reported."""
         if isinstance(error, NotReady):
             self.release(run, error.retry_after or 0.0, str(error))
@@ -98,7 +98,7 @@ class ClaimedRuns:
         self.keep(run, failures=failures)
         self.wait(run, f"This service failed at it and tries again: {type(error).__name__}")
 
-    def finish(self, run: WorkflowRun, end: End) -> None:
+    def finish(self, run: ClaimedRun, end: End) -> None:
         """End it; where it was overtaken (cancelled, say), it is due again at once."""
         now = self.now()
         if self.database.transact(lambda session: transitions.finish(session, run, end, now, by="daemon")):
@@ -109,7 +109,7 @@ class ClaimedRuns:
         else:
             self.release(run, 0)
 
-    def keep(self, run: WorkflowRun, **values: Any) -> None:
+    def keep(self, run: ClaimedRun, **values: Any) -> None:
         """Write what is not the state, where it is news."""
         news = {name: value for name, value in values.items() if getattr(run, name) != value}
         if news:
@@ -117,13 +117,13 @@ class ClaimedRuns:
 
     def _give_back(
         self,
-        run: WorkflowRun,
+        run: ClaimedRun,
         delay: float,
         waiting_for: str | None,
         observed: bool = False,
         first: Callable[[Session], object] = lambda session: None,
     ) -> None:
-        now, token, pause = self.now(), run.claim or "", timedelta(seconds=delay)
+        now, token, pause = self.now(), run.claim, timedelta(seconds=delay)
 
         def work(session: Session) -> None:
             first(session)

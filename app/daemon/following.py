@@ -16,8 +16,8 @@ from app.daemon.claimed_runs import ClaimedRuns
 from app.daemon.patience import backoff_seconds
 from app.daemon.providers.provider_interface import LogSink, Status, Task, WorkflowProviderInterface
 from app.errors import Rejected
-from app.models import WorkflowRun
 from app.runs import transitions
+from app.runs.claims import ClaimedRun
 from app.runs.transitions import End
 from app.states import State, is_terminal
 
@@ -40,7 +40,7 @@ class Follower:
         self,
         provider: WorkflowProviderInterface,
         runs: ClaimedRuns,
-        start_draft: Callable[[WorkflowRun, str], None],
+        start_draft: Callable[[ClaimedRun, str], None],
         freed: Callable[[], None],
     ) -> None:
         self._provider, self._runs, self._start_draft, self._freed = provider, runs, start_draft, freed
@@ -48,7 +48,7 @@ class Follower:
         self._tasks_seen: dict[str, list[Task]] = {}
         self._odd_words: set[str] = set()
 
-    def follow(self, run: WorkflowRun, status: Status) -> None:
+    def follow(self, run: ClaimedRun, status: Status) -> None:
         """The provider has said something of a run that asks for work: see `asks_for_work`."""
         provider_id = _id(run)
         self._runs.keep(run, misses=0, missing_since=None)
@@ -71,7 +71,7 @@ class Follower:
             log.warning("no live logs or tasks", extra={"run_id": run.run_id, "error": str(error)})
         self._runs.release(run, self.seconds_to_next_look(run), observed=True)
 
-    def asks_for_work(self, run: WorkflowRun, status: Status) -> bool:
+    def asks_for_work(self, run: ClaimedRun, status: Status) -> bool:
         """False where nothing has changed and nobody watches: then a postponement for many runs at once will do."""
         if status.state is None and status.provider_status not in self._odd_words:
             self._odd_words.add(status.provider_status)
@@ -85,7 +85,7 @@ class Follower:
             or self._provider.capabilities.host_bound
         )
 
-    def miss(self, run: WorkflowRun) -> None:
+    def miss(self, run: ClaimedRun) -> None:
         """A bulk answer lacked this run, which proves nothing: one careful look, and patience."""
         status = self._provider.get_workflow_status(_id(run))
         if status is not None:
@@ -107,12 +107,12 @@ class Follower:
         self._runs.keep(run, misses=looks, missing_since=since)
         self._runs.release(run, backoff_seconds(looks + 3), f"The provider does not know {run.provider_id} at present.")
 
-    def seconds_to_next_look(self, run: WorkflowRun) -> float:
+    def seconds_to_next_look(self, run: ClaimedRun) -> float:
         """The provider's word, under the configured ceiling."""
         running = (self._runs.now() - (run.start_time or run.processed_at or run.submitted_at)).total_seconds()
         return min(self._provider.seconds_to_next_look(run.state, running), self._runs.policy.longest_look_seconds)
 
-    def _note(self, run: WorkflowRun, status: Status) -> None:
+    def _note(self, run: ClaimedRun, status: Status) -> None:
         """Bring the row up to what the provider says of a run that goes on."""
         values: dict[str, Any] = {"provider_status": status.provider_status, **_facts(run, status)}
         to = State.INITIALIZING if status.state == State.QUEUED else status.state
@@ -128,7 +128,7 @@ class Follower:
             if not moved:
                 log.info("a report was overtaken", extra={"run_id": run.run_id, "state": run.state, "to": to})
 
-    def _sync(self, run: WorkflowRun) -> None:
+    def _sync(self, run: ClaimedRun) -> None:
         """Live tasks and logs: always where they are at hand, else while somebody watches."""
         if not (self._provider.capabilities.host_bound or self._is_watched(run)):
             return
@@ -142,10 +142,10 @@ class Follower:
             self._runs.holds.check(run)
             self._provider.get_logs(provider_id, self._log_sink(run))
 
-    def _is_watched(self, run: WorkflowRun) -> bool:
+    def _is_watched(self, run: ClaimedRun) -> bool:
         return run.log_wanted_at is not None and self._runs.now() - run.log_wanted_at < LOGS_WANTED_FOR
 
-    def _collect(self, run: WorkflowRun, status: Status) -> None:
+    def _collect(self, run: ClaimedRun, status: Status) -> None:
         """Fetch everything first, then write it with the end, so that COMPLETE implies that the outputs are there."""
         self._runs.holds.check(run)
         try:
@@ -162,7 +162,7 @@ class Follower:
         self._runs.finish(run, end)
 
     @contextmanager
-    def _place_free(self, run: WorkflowRun) -> Iterator[None]:
+    def _place_free(self, run: ClaimedRun) -> Iterator[None]:
         """Over before the run's end is in the database, so that no place is given away twice."""
         self.collecting.add(run.run_id)
         self._freed()
@@ -171,7 +171,7 @@ class Follower:
         finally:
             self.collecting.discard(run.run_id)
 
-    def _fetch_records(self, run: WorkflowRun) -> list[Task]:
+    def _fetch_records(self, run: ClaimedRun) -> list[Task]:
         """The last look at tasks and logs; what the provider definitely no longer has is done without."""
         tasks: list[Task] = []
         try:
@@ -185,10 +185,10 @@ class Follower:
             )
         return tasks
 
-    def _log_sink(self, run: WorkflowRun) -> LogSink:
+    def _log_sink(self, run: ClaimedRun) -> LogSink:
         return self._runs.storage.log_sink(run.run_id, self._runs.policy.max_log_bytes)
 
-    def _outputs_refused(self, run: WorkflowRun, status: Status, error: Rejected) -> None:
+    def _outputs_refused(self, run: ClaimedRun, status: Status, error: Rejected) -> None:
         tries = run.refusals + 1
         words = f"It completed, but its outputs cannot be had: {error}"
         if tries >= self._provider.outputs_tries:
@@ -199,12 +199,12 @@ class Follower:
         self._runs.release(run, backoff_seconds(tries), words)
 
 
-def _id(run: WorkflowRun) -> str:
+def _id(run: ClaimedRun) -> str:
     assert run.provider_id is not None  # noqa: S101  the loop hands runs without an id to the submitter
     return run.provider_id
 
 
-def _facts(run: WorkflowRun, status: Status) -> dict[str, Any]:
+def _facts(run: ClaimedRun, status: Status) -> dict[str, Any]:
     """What a status adds to the row, where it says anything."""
     facts: dict[str, Any] = {}
     if status.start_time:
@@ -216,7 +216,7 @@ def _facts(run: WorkflowRun, status: Status) -> dict[str, Any]:
     return facts
 
 
-def _end(run: WorkflowRun, status: Status, tasks: list[Task], outputs: dict[str, Any] | None) -> End:
+def _end(run: ClaimedRun, status: Status, tasks: list[Task], outputs: dict[str, Any] | None) -> End:
     assert status.state is not None  # noqa: S101
     return End(
         state=status.state,

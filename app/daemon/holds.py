@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from app.database import Database
-from app.models import WorkflowRun
 from app.runs import claims
+from app.runs.claims import ClaimedRun
 
 
 class ClaimLost(Exception):
@@ -31,20 +31,20 @@ class Holds:
         self._lock = threading.Lock()
         self._held: dict[str, tuple[str, float]] = {}  # run_id -> (token, when it was last made sure)
 
-    def add(self, runs: Iterable[WorkflowRun]) -> None:
+    def add(self, runs: Iterable[ClaimedRun]) -> None:
         """These runs were just claimed."""
         sure = self._monotonic()
         with self._lock:
-            self._held |= {run.run_id: (run.claim or "", sure) for run in runs}
+            self._held |= {run.run_id: (run.claim, sure) for run in runs}
 
-    def drop(self, runs: Iterable[WorkflowRun]) -> None:
+    def drop(self, runs: Iterable[ClaimedRun]) -> None:
         """These claims are released, or their runs have ended; a newer claim of the same run stays."""
         with self._lock:
             for run in runs:
                 if self._held.get(run.run_id, ("", 0.0))[0] == run.claim:
                     del self._held[run.run_id]
 
-    def check(self, run: WorkflowRun) -> None:
+    def check(self, run: ClaimedRun) -> None:
         """Raises ClaimLost unless this claim was made sure of less than a lease ago."""
         with self._lock:
             token, sure = self._held.get(run.run_id, ("", 0.0))

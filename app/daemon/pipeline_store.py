@@ -26,7 +26,7 @@ from app.pipeline_log import pipeline_log
 from app.pipeline_states import read_step_runs
 from app.routing import Offers, Rules, read_offers
 from app.runs import listing, pipelines
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs.acceptance import AttachedFile, NewRun
 from app.runs.pipelines import NewStep
 from app.runs.transitions import End
 from app.states import State
@@ -48,7 +48,7 @@ class _Family:
     base: str
 
 
-_Files = dict[str, NewAttachment]
+_Files = dict[str, AttachedFile]
 """The files of earlier steps that a step gets, by path."""
 
 
@@ -121,9 +121,7 @@ class PipelineStore:
             return NewStep(run, End(State.SYSTEM_ERROR, f"{REFUSED}: {words}", REFUSED))
         return self._reused(family.parent, run) or NewStep(run)
 
-    def _routed(
-        self, family: _Family, start: Start, params: dict[str, Any], files: tuple[NewAttachment, ...]
-    ) -> NewRun:
+    def _routed(self, family: _Family, start: Start, params: dict[str, Any], files: tuple[AttachedFile, ...]) -> NewRun:
         names = (*family.attachments, *(file.path for file in files))
         plain = _plain(family.parent, start, params)
         request = step_request(start.step, params, names, family.offers, family.base, plain.name)
@@ -173,13 +171,13 @@ class PipelineStore:
             return inside
         return [(path, file.open)]
 
-    def _attach(self, name: str, open_it: Callable[[], BinaryIO]) -> NewAttachment:
+    def _attach(self, name: str, open_it: Callable[[], BinaryIO]) -> AttachedFile:
         upload = self._storage.new_upload()
         try:
             with open_it() as source:
                 while data := source.read(CHUNK):
                     upload.write(data)
-            return NewAttachment(name, *upload.keep())
+            return AttachedFile(name, *upload.keep())
         finally:
             upload.close()
 
@@ -243,7 +241,7 @@ def _identity(run: NewRun) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _identity_of(run: WorkflowRun, attachments: Iterable[Any]) -> tuple[Any, ...]:
+def _identity_of(run: WorkflowRun, attachments: Iterable[AttachedFile]) -> tuple[Any, ...]:
     return (
         run.provider_type, run.workflow_type, run.workflow_type_version, run.workflow_url, run.workflow_params,
         run.workflow_engine, run.workflow_engine_version, run.workflow_engine_parameters,

@@ -30,9 +30,8 @@ from app.daemon.providers.provider_interface import Status, Unsure, WorkflowProv
 from app.daemon.submitting import Submitter
 from app.database import Database
 from app.errors import NotReady, ProviderError
-from app.models import WorkflowRun
 from app.runs import claims, transitions
-from app.runs.claims import SUSPECT_AFTER, Claimant, Outlook
+from app.runs.claims import SUSPECT_AFTER, Claimant, ClaimedRun, Outlook
 from app.runs.transitions import End
 from app.states import State
 
@@ -47,7 +46,7 @@ IN_HAND_SECONDS = 1.0
 SOON_SECONDS = 0.01
 """After a piece of work the loop goes on so soon: several pieces that end together cost one tick."""
 
-Claim = Callable[[Session, Claimant, datetime, int], list[WorkflowRun]]
+Claim = Callable[[Session, Claimant, datetime, int], list[ClaimedRun]]
 
 
 class ProviderLoop:
@@ -68,7 +67,7 @@ class ProviderLoop:
         policy: Policy | None = None,
         pool: Executor | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        ended: Callable[[WorkflowRun], None] = lambda run: None,
+        ended: Callable[[ClaimedRun], None] = lambda run: None,
     ) -> None:
         """`ended` is told of every run that ends here."""
         self.provider, self.breaker = provider, Breaker(monotonic)
@@ -137,7 +136,8 @@ class ProviderLoop:
         for run in known:
             if run.provider_id is None:
                 self._spawn(run, self._submitter.settle)
-        new = self._claim(claims.claim_new, who, self._room()) if outlook.new else []
+        room = self._room() if outlook.new else 0
+        new = self._claim(claims.claim_new, who, room) if room else []
         self._measure_lag(outlook, known, new)
         for run in new:
             self._submitting.add(run.run_id)
@@ -146,9 +146,9 @@ class ProviderLoop:
             return self._longest_delay()
         return 0.0 if len(known) == BATCH else self._seconds_to(self._look_ahead() if known else outlook)
 
-    def _claim_known(self, who: Claimant) -> list[WorkflowRun]:
+    def _claim_known(self, who: Claimant) -> list[ClaimedRun]:
         """A batch in chunks; where the database fails on the way, what is had goes on."""
-        known: list[WorkflowRun] = []
+        known: list[ClaimedRun] = []
         while len(known) < BATCH:
             if known:
                 time.sleep(GIVE_WAY_SECONDS)
@@ -163,7 +163,7 @@ class ProviderLoop:
                 break
         return known
 
-    def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[WorkflowRun]:
+    def _claim(self, claim: Claim, who: Claimant, limit: int) -> list[ClaimedRun]:
         """Claimed runs, less those that a worker of this loop still has in hand, stalled past its lease."""
         runs = self._database.transact(lambda session: claim(session, who, self._now(), limit))
         if in_hand := [run for run in runs if run.run_id in self._in_hand]:
@@ -172,7 +172,7 @@ class ProviderLoop:
         self._holds.add(free)
         return free
 
-    def _measure_lag(self, outlook: Outlook, known: list[WorkflowRun], new: list[WorkflowRun]) -> None:
+    def _measure_lag(self, outlook: Outlook, known: list[ClaimedRun], new: list[ClaimedRun]) -> None:
         """How late the runs were that are claimed now; new ones from their acceptance on, once each."""
         if known and outlook.next_known:
             measures.saw_lag(self.provider.name, "known", outlook.next_known, self._now())
@@ -186,9 +186,10 @@ class ProviderLoop:
         if free <= 0 or self.provider.max_active is None:
             return max(free, 0)
         host = self._host if self.provider.capabilities.host_bound else None
+        submitting = list(self._submitting)  # some are stored as active already, and none may count twice
         with self._database.reading() as session:
-            active = claims.count_active(session, self.provider.name, host) - len(self._follower.collecting)
-        return max(0, min(free, self.provider.max_active - active - len(self._submitting)))
+            active = claims.count_active(session, self.provider.name, host, submitting) - len(self._follower.collecting)
+        return max(0, min(free, self.provider.max_active - active - len(submitting)))
 
     def _look_ahead(self) -> Outlook:
         with self._database.reading() as session:
@@ -219,7 +220,7 @@ class ProviderLoop:
             log.error("a look at runs failed", exc_info=error, extra={"provider": self.provider.name})
         self._alarm.ring(SOON_SECONDS)
 
-    def _look_after(self, runs: list[WorkflowRun]) -> None:
+    def _look_after(self, runs: list[ClaimedRun]) -> None:
         """One bulk question; whatever comes of it, no claim is kept that no handler has."""
         try:
             self._sort(runs, self._called.get_workflow_statuses([run.provider_id for run in runs if run.provider_id]))
@@ -228,11 +229,11 @@ class ProviderLoop:
         finally:
             self._holds.drop([run for run in runs if run.run_id not in self._in_hand])
 
-    def _sort(self, runs: list[WorkflowRun], statuses: Mapping[str, Status | Unsure]) -> None:
+    def _sort(self, runs: list[ClaimedRun], statuses: Mapping[str, Status | Unsure]) -> None:
         """What changed goes to a handler, the rest is postponed in a few statements."""
         self.breaker.succeeded()
-        quiet: dict[float, list[WorkflowRun]] = {}
-        unsure: dict[tuple[float, str], list[WorkflowRun]] = {}
+        quiet: dict[float, list[ClaimedRun]] = {}
+        unsure: dict[tuple[float, str], list[ClaimedRun]] = {}
         for run in runs:
             status = statuses.get(run.provider_id or "")
             if status is None:
@@ -248,7 +249,7 @@ class ProviderLoop:
         for (delay, why), waiting in unsure.items():
             self._postpone(waiting, delay, waiting_for=why)
 
-    def _leave_alone(self, runs: list[WorkflowRun], error: ProviderError) -> None:
+    def _leave_alone(self, runs: list[ClaimedRun], error: ProviderError) -> None:
         """The provider did not answer: nothing is known, so nothing changes but when to ask again."""
         retry_after = getattr(error, "retry_after", None)
         if isinstance(error, NotReady):
@@ -260,7 +261,7 @@ class ProviderLoop:
         self._postpone(runs, delay, waiting_for=f"{self.provider.name} does not answer: {error}")
 
     def _postpone(
-        self, runs: list[WorkflowRun], delay: float, *, observed: bool = False, waiting_for: str | None = None
+        self, runs: list[ClaimedRun], delay: float, *, observed: bool = False, waiting_for: str | None = None
     ) -> None:
         self._holds.drop(runs)
         for begin in range(0, len(runs), CHUNK):
@@ -270,7 +271,7 @@ class ProviderLoop:
             self._database.transact(
                 lambda session, run_ids=run_ids: claims.release(  # type: ignore[misc]
                     session,
-                    runs[0].claim or "",
+                    runs[0].claim,
                     run_ids,
                     self._now(),
                     timedelta(seconds=delay),
@@ -279,7 +280,7 @@ class ProviderLoop:
                 )
             )
 
-    def _watch_closely(self, run: WorkflowRun) -> None:
+    def _watch_closely(self, run: ClaimedRun) -> None:
         """A run with which handlers kept dying: nothing else is in hand now. Dying again with it is its end."""
         self._holds.add([run])
         if run.unreleased_claims > SUSPECT_AFTER + 2:
@@ -292,7 +293,7 @@ class ProviderLoop:
         else:
             self._handle(run, self._submitter.settle if run.provider_id is None else self._follower.miss)
 
-    def _spawn(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+    def _spawn(self, run: ClaimedRun, work: Callable[[ClaimedRun], None]) -> None:
         self._in_hand.add(run.run_id)
         self._begin(self._handle, run, work)
 
@@ -305,7 +306,7 @@ class ProviderLoop:
         self._busy.discard(future)
         self._alarm.ring(SOON_SECONDS)
 
-    def _handle(self, run: WorkflowRun, work: Callable[[WorkflowRun], None]) -> None:
+    def _handle(self, run: ClaimedRun, work: Callable[[ClaimedRun], None]) -> None:
         """Do one run's work; whatever it raises, the run comes back."""
         try:
             self._holds.check(run)

@@ -23,8 +23,9 @@ from sqlalchemy.orm import Session
 from app.artifacts import ArtifactStorage
 from app.database import Database
 from app.errors import StorageUnavailable
-from app.models import RunEvent, TaskLog, WorkflowRun
+from app.models import RunEvent, TaskLog
 from app.runs import listing
+from app.runs.listing import RunPlace
 from app.runs.news import Noted
 from app.states import TERMINAL
 
@@ -135,22 +136,22 @@ class RunLogs:
 
     def _text(self, run_id: str, after: int) -> bytes:
         with self._database.reading() as session:
-            run = listing.get_brief(session, run_id)
-            events = listing.get_events(session, run_id, after) if run else ()
-            lines = [line for event in events for line in _lines(session, run, event)] if run else []
+            place = listing.get_place(session, run_id)
+            events = listing.get_events(session, run_id, after) if place else ()
+            lines = [line for event in events for line in _lines(session, place, event)] if place else []
         return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode(errors="replace")
 
 
-def _lines(session: Session, run: WorkflowRun, event: RunEvent) -> Iterator[dict[str, Any]]:
+def _lines(session: Session, place: RunPlace, event: RunEvent) -> Iterator[dict[str, Any]]:
     """An event; the end of a run comes after its tasks, which are known for good then."""
     if event.to_state in TERMINAL:
-        yield from _task_lines(session, run.run_id)
+        yield from _task_lines(session, event.run_id)
     change = {"from": event.from_state, "to": event.to_state, "by": event.by}
-    has_id = run.processed_at is not None and event.at >= run.processed_at
-    place = {"provider": run.provider_type, "provider_id": run.provider_id if has_id else None}
-    place |= {"parent": run.parent_id, "step": run.step}
+    has_id = place.processed_at is not None and event.at >= place.processed_at
+    where = {"provider": place.provider_type, "provider_id": place.provider_id if has_id else None}
+    where |= {"parent": place.parent_id, "step": place.step}
     note = (event.note or "")[:NOTE_CHARACTERS]
-    yield _line(event.at, run.run_id, id=event.id, **change, note=note, **place)
+    yield _line(event.at, event.run_id, id=event.id, **change, note=note, **where)
 
 
 def _task_lines(session: Session, run_id: str) -> Iterator[dict[str, Any]]:

@@ -25,8 +25,8 @@ from app.daemon.providers.provider_interface import (
     WorkflowProviderInterface,
 )
 from app.errors import NotAccepted, OutcomeUnknown, Rejected
-from app.models import WorkflowRun
 from app.runs import listing, owed_cancels, transitions
+from app.runs.claims import ClaimedRun
 from app.runs.transitions import End
 from app.states import State, is_terminal
 
@@ -51,7 +51,7 @@ class Submitter:
         self._provider, self._runs, self._monotonic = provider, runs, monotonic
         self._first_looks: dict[str, tuple[datetime, float]] = {}  # run_id -> (submit_sent_at, when it was looked for)
 
-    def submit(self, run: WorkflowRun) -> None:
+    def submit(self, run: ClaimedRun) -> None:
         """A QUEUED run is handed to the provider; the row says so before anything is sent."""
         submission = self._submission(run)
         try:
@@ -67,7 +67,7 @@ class Submitter:
         else:
             self._runs.release(run, 0)
 
-    def settle(self, run: WorkflowRun) -> None:
+    def settle(self, run: ClaimedRun) -> None:
         """A run past QUEUED without a provider id: look whether a submit arrived before doing anything else."""
         if run.submit_sent_at is not None and run.submit_sent_at > self._runs.now():  # by a clock that was wrong
             self._runs.keep(run, submit_sent_at=self._runs.now())
@@ -85,7 +85,7 @@ class Submitter:
                 if self._about_to_send(run, None, {}):
                     self._send(run, replace(submission, sent_at=run.submit_sent_at))
 
-    def _about_to_send(self, run: WorkflowRun, to: State | None, values: Mapping[str, Any]) -> bool:
+    def _about_to_send(self, run: ClaimedRun, to: State | None, values: Mapping[str, Any]) -> bool:
         """Commit that a submit is about to be sent. False where the run was cancelled or claimed meanwhile."""
         now = self._runs.now()
         values = {**values, "submit_sent_at": now, "attempt": run.attempt + 1}
@@ -95,7 +95,7 @@ class Submitter:
             lambda session: transitions.move(session, run, to, now, by="daemon", **values)
         )
 
-    def _send(self, run: WorkflowRun, submission: Submission) -> None:
+    def _send(self, run: ClaimedRun, submission: Submission) -> None:
         self._runs.holds.check(run)
         try:
             accepted = self._provider.submit_workflow(submission)
@@ -111,7 +111,7 @@ class Submitter:
             self._runs.breaker.succeeded()
             self._adopt(run, accepted)
 
-    def _adopt(self, run: WorkflowRun, accepted: ProviderRun) -> None:
+    def _adopt(self, run: ClaimedRun, accepted: ProviderRun) -> None:
         """Record the provider's id, the first one for good, then start a draft if it is one.
 
         Any other provider run is one too many: its cancel is owed from the same transaction on.
@@ -149,7 +149,7 @@ class Submitter:
             return min(look, self._runs.policy.longest_look_seconds)
         return min(FIRST_LOOK_SECONDS, self._provider.status_interval_seconds)
 
-    def start(self, run: WorkflowRun, provider_id: str) -> None:
+    def start(self, run: ClaimedRun, provider_id: str) -> None:
         """Start a draft, unless its run was cancelled meanwhile: then the next look cancels it."""
         with self._runs.database.reading() as session:
             state = listing.get_state(session, run.run_id, None)
@@ -157,7 +157,7 @@ class Submitter:
             self._runs.holds.check(run)
             self._provider.start_workflow(provider_id)
 
-    def _requeue(self, run: WorkflowRun, error: NotAccepted) -> None:
+    def _requeue(self, run: ClaimedRun, error: NotAccepted) -> None:
         """It certainly did not start: back to QUEUED, or CANCELED where that was asked for meanwhile."""
         words = f"The provider did not take it: {error}"
         now = self._runs.now()
@@ -166,10 +166,10 @@ class Submitter:
         )
         self._runs.fail(run, error)
 
-    def _refuse(self, run: WorkflowRun, error: Rejected) -> None:
+    def _refuse(self, run: ClaimedRun, error: Rejected) -> None:
         self._runs.finish(run, End(State.SYSTEM_ERROR, str(error), error.reason))
 
-    def _seconds_to_certainty(self, run: WorkflowRun) -> float:
+    def _seconds_to_certainty(self, run: ClaimedRun) -> float:
         """How long a submit that was sent may still show up.
 
         The time since it was sent and the time since this process first looked for it must both be enough: a clock that
@@ -185,9 +185,9 @@ class Submitter:
         left = (run.submit_sent_at + timedelta(seconds=patience) - self._runs.now()).total_seconds()
         return max(left, looked + patience - self._monotonic())
 
-    def _submission(self, run: WorkflowRun) -> Submission:
+    def _submission(self, run: ClaimedRun) -> Submission:
         with self._runs.database.reading() as session:
-            whole = listing.get_run(session, run.run_id, None)
+            params, request = listing.get_request(session, run.run_id)
             attachments = listing.get_attachments(session, run.run_id)
         return Submission(
             run_id=run.run_id,
@@ -196,13 +196,13 @@ class Submitter:
             workflow_type=run.workflow_type,
             workflow_type_version=run.workflow_type_version,
             workflow_url=run.workflow_url,
-            workflow_params=whole.workflow_params,
+            workflow_params=params,
             workflow_engine=run.workflow_engine,
             workflow_engine_version=run.workflow_engine_version,
             workflow_engine_parameters=run.workflow_engine_parameters,
             tags=run.tags,
             attachments=tuple(_StoredAttachment(a.path, a.sha256, a.size, self._runs.storage) for a in attachments),
             owner=run.owner,
-            request=whole.submit_request or {},
+            request=request,
             sent_at=run.submit_sent_at,
         )

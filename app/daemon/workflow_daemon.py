@@ -16,8 +16,9 @@ from app.daemon.holds import Holds
 from app.daemon.provider_loop import ProviderLoop
 from app.daemon.providers.provider_interface import WorkflowProviderInterface
 from app.database import Database
-from app.models import Daemon, WorkflowRun
+from app.models import Daemon
 from app.runs import claims, counts, listing, transitions
+from app.runs.claims import ClaimedRun
 from app.runs.transitions import End
 from app.states import State
 
@@ -93,9 +94,15 @@ class WorkflowDaemon:
 
     def hint(self, run_id: str) -> bool:
         """Somebody says that this run may be due. False where no such run waits for anything."""
-        woken = self._database.transact(lambda session: claims.hint(session, [run_id], self._now()))
-        self.wake(woken)
-        return bool(woken)
+        with self._database.reading() as session:
+            found = claims.waiting_at(session, run_id, self._now())
+        if found is None:
+            return False
+        provider, is_due = found
+        if not is_due:
+            self._database.transact(lambda session: claims.hint(session, [run_id], self._now()))
+        self.wake([provider])
+        return True
 
     def wake(self, providers: Iterable[str]) -> None:
         """Something is due at these providers."""
@@ -151,7 +158,7 @@ class WorkflowDaemon:
         for loop in self.loops:
             loop.provider.sweep(self._known)
 
-    def _wake_pipelines(self, run: WorkflowRun) -> None:
+    def _wake_pipelines(self, run: ClaimedRun) -> None:
         """The end of a step has made its pipeline due."""
         if run.parent_id is not None:
             self.wake(["dag"])

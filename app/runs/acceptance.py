@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.orm import Session
 
+from app.database import dump_json
 from app.errors import KeyReused
-from app.models import Attachment, Base, RunEvent, RunTag, WorkflowRun
-from app.runs import counts, news
+from app.models import ATTACHMENTS, EVENTS, TAGS, WorkflowRun
+from app.runs import news
+from app.runs.insertion import Insert, insert_at_once, insert_new
 from app.states import State
 
-_TABLES = Base.metadata.tables
-_RUNS = _TABLES[WorkflowRun.__tablename__]
-_INSERT_RUN = {
-    name: made(_RUNS).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    for name, made in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
-}
-_INSERT_FILE, _INSERT_TAG, _INSERT_EVENT = (
-    insert(_TABLES[model.__tablename__]) for model in (Attachment, RunTag, RunEvent)
-)
-"""Made once, for tables and not for classes: making an ORM's statement costs more than running it."""
+SMALL_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class NewAttachment:
+class AttachedFile:
     """A file already in artifact storage."""
 
     path: str
@@ -56,7 +47,7 @@ class NewRun:
     workflow_engine_version: str | None = None
     workflow_engine_parameters: dict[str, str | None] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    attachments: tuple[NewAttachment, ...] = ()
+    attachments: tuple[AttachedFile, ...] = ()
     idempotency_key: str | None = None
     parent_id: str | None = None
     step: str | None = None
@@ -87,56 +78,49 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
 
     Raises KeyReused where the key came with another request. Of two that race, the later one finds the earlier.
     """
-    while not _insert_runs(session, [new], now):
+    while not _insert(session, [new], now, insert_new):
         if earlier := _accepted_before(session, new):
             return earlier
-    _insert_parts(session, [new], now)
     return new.run_id
 
 
-class NotAllNew(Exception):
-    """Some of the runs are there already."""
+def accept_new(session: Session, runs: Sequence[NewRun], now: datetime) -> set[str]:
+    """As `accept` does each that is new, with hardly more work than for one; on PostgreSQL in a single statement.
+
+    Returns their run_ids. What became of the others, `accept` tells.
+    """
+    return _insert(
+        session, runs, now, insert_at_once if session.get_bind().dialect.name == "postgresql" else insert_new
+    )
 
 
-def accept_together(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
-    """As `accept` does each, with no more statements than for one. Raises NotAllNew: then nothing may be committed."""
-    if _insert_runs(session, runs, now) != len(runs):
-        raise NotAllNew
-    _insert_parts(session, runs, now)
+def is_small(new: NewRun) -> bool:
+    """It may share a statement: what is large takes PostgreSQL three times its room there."""
+    names = [file.path for file in new.attachments]
+    said = [new.workflow_params, new.workflow_engine_parameters, new.tags, names]
+    return len(dump_json(said)) <= SMALL_CHARACTERS
 
 
-def _insert_runs(session: Session, runs: Sequence[NewRun], now: datetime) -> int:
-    """How many of them no unique constraint says to be there; waits for another transaction's word on it."""
-    statement = _INSERT_RUN[session.get_bind().dialect.name]
-    return session.connection().execute(statement, _one_or_many([_row(new, now) for new in runs])).rowcount
-
-
-def _insert_parts(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
-    """What belongs to runs that were just inserted."""
-    files = [
-        {"run_id": new.run_id, "path": file.path, "sha256": file.sha256, "size": file.size}
-        for new in runs
-        for file in new.attachments
-    ]
-    tags = [{"run_id": new.run_id, "key": key, "value": value} for new in runs for key, value in new.tags.items()]
-    events = [
-        {"run_id": new.run_id, "at": now, "to_state": State.QUEUED, "by": _author(new), "note": new.note}
-        for new in runs
-    ]
-    for statement, rows in ((_INSERT_FILE, files), (_INSERT_TAG, tags), (_INSERT_EVENT, events)):
-        if rows:
-            session.connection().execute(statement, _one_or_many(rows))
-    for owner, count in Counter(new.owner for new in runs).items():
-        counts.appeared(session, owner, State.QUEUED, count)
+def _insert(session: Session, runs: Sequence[NewRun], now: datetime, insert: Insert) -> set[str]:
+    parts: dict[Table, list[dict[str, Any]]] = {
+        ATTACHMENTS: [
+            {"run_id": new.run_id, "path": file.path, "sha256": file.sha256, "size": file.size}
+            for new in runs
+            for file in new.attachments
+        ],
+        TAGS: [{"run_id": new.run_id, "key": key, "value": value} for new in runs for key, value in new.tags.items()],
+        EVENTS: [
+            {"run_id": new.run_id, "at": now, "to_state": State.QUEUED, "by": _author(new), "note": new.note}
+            for new in runs
+        ],
+    }
+    accepted = insert(session, [_row(new, now) for new in runs], parts)
     for new in runs:
-        news.note(session, new.run_id)
-        if not new.is_reused_step:
-            news.note_accepted(session, new)
-
-
-def _one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
-    """What `execute` takes: for a single row it has a shorter way."""
-    return rows if len(rows) > 1 else rows[0]
+        if new.run_id in accepted:
+            news.note(session, new.run_id)
+            if not new.is_reused_step:
+                news.note_accepted(session, new)
+    return accepted
 
 
 def _author(new: NewRun) -> str:

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Tuple, bindparam, func, literal, select, tuple_
+from sqlalchemy import BindParameter, Select, Tuple, bindparam, func, literal, or_, select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from app.database import UtcDateTime
 from app.errors import NotFound
-from app.models import IS_LISTED, Attachment, Base, RunEvent, RunTag, TaskLog, WorkflowRun
+from app.models import ATTACHMENTS, IS_LISTED, RUNS, Attachment, RunEvent, RunTag, TaskLog, WorkflowRun
 from app.runs import pipelines
+from app.runs.acceptance import AttachedFile
 from app.states import TERMINAL, State
 
 _TAKE_NO_ATTACHMENTS = frozenset({"bvbrc"})
@@ -47,8 +48,7 @@ _SUMMARY = (
     WorkflowRun.tags,
 )
 
-_RUNS = Base.metadata.tables[WorkflowRun.__tablename__]
-_STATE = select(_RUNS.c.state, _RUNS.c.owner).where(_RUNS.c.run_id == bindparam("run_id"))
+_STATE = select(RUNS.c.state, RUNS.c.owner).where(RUNS.c.run_id == bindparam("run_id"))
 """What is asked most, made once: making a statement costs more than running it."""
 
 
@@ -96,9 +96,38 @@ def get_run(session: Session, run_id: str, owner: str | None) -> WorkflowRun:
     return run
 
 
-def get_brief(session: Session, run_id: str) -> WorkflowRun | None:
-    """A run without what may be large of it, which it raises to read."""
-    return session.get(WorkflowRun, run_id, options=_NOT_LISTED)
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where a run is: columns of WorkflowRun."""
+
+    provider_type: str
+    provider_id: str | None
+    processed_at: datetime | None
+    parent_id: str | None
+    step: str | None
+
+
+_PLACE = select(*(RUNS.c[column.name] for column in fields(RunPlace))).where(RUNS.c.run_id == bindparam("run_id"))
+
+
+def get_place(session: Session, run_id: str) -> RunPlace | None:
+    """None where there is no such run."""
+    found = session.connection().execute(_PLACE, {"run_id": run_id}).one_or_none()
+    return RunPlace(*found) if found else None
+
+
+_REQUEST = select(RUNS.c.workflow_params, RUNS.c.submit_request).where(RUNS.c.run_id == bindparam("run_id"))
+
+
+def get_request(session: Session, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What may be large of a run to be submitted: its workflow_params, and what its provider prepared, {} if nothing.
+
+    Raises NotFound.
+    """
+    found = session.connection().execute(_REQUEST, {"run_id": run_id}).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no run {run_id!r}.")
+    return found.workflow_params, found.submit_request or {}
 
 
 def ended_lately(session: Session, events: int) -> list[str]:
@@ -143,21 +172,32 @@ def get_failed_task(session: Session, run_id: str) -> TaskLog | None:
     return task or pipelines.failed_task_of(session, run_id)
 
 
-def get_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
+_FILE = ATTACHMENTS.c
+_THIS: BindParameter[str] = bindparam("run_id")
+_TAKING_PARENT = (
+    select(RUNS.c.parent_id)
+    .where(RUNS.c.run_id == _THIS, RUNS.c.provider_type.not_in(_TAKE_NO_ATTACHMENTS))
+    .scalar_subquery()
+)
+_ANY_FILES = select(_FILE.path, _FILE.sha256, _FILE.size).order_by(_FILE.path, _FILE.run_id == _THIS)
+_OWN_FILES = _ANY_FILES.where(_FILE.run_id == _THIS)
+_FILES = _ANY_FILES.where(or_(_FILE.run_id == _THIS, _FILE.run_id == _TAKING_PARENT))
+
+
+def get_attachments(session: Session, run_id: str) -> list[AttachedFile]:
     """The files of the request, by path; a step has those of its pipeline too, where its provider takes any."""
-    found = session.execute(
-        select(WorkflowRun.parent_id, WorkflowRun.provider_type).where(WorkflowRun.run_id == run_id)
-    ).one_or_none()
-    own = get_own_attachments(session, run_id)
-    if found is None or found.parent_id is None or found.provider_type in _TAKE_NO_ATTACHMENTS:
-        return own
-    files = {file.path: file for file in (*get_own_attachments(session, found.parent_id), *own)}
-    return [files[path] for path in sorted(files)]
+    return _files(session, _FILES, run_id)
 
 
-def get_own_attachments(session: Session, run_id: str) -> Sequence[Attachment]:
+def get_own_attachments(session: Session, run_id: str) -> list[AttachedFile]:
     """The files that are this run's alone, by path."""
-    return session.scalars(select(Attachment).where(Attachment.run_id == run_id).order_by(Attachment.path)).all()
+    return _files(session, _OWN_FILES, run_id)
+
+
+def _files(session: Session, query: Select[str, str, int], run_id: str) -> list[AttachedFile]:
+    """Of two at the same path the later."""
+    found = session.connection().execute(query, {"run_id": run_id})
+    return list({path: AttachedFile(path, sha256, size) for path, sha256, size in found}.values())
 
 
 def list_runs(session: Session, owner: str | None, which: RunFilter, limit: int, after: Cursor | None = None) -> Page:

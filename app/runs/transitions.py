@@ -12,20 +12,29 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import Update, bindparam, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import credentials
-from app.models import Base, RunEvent, TaskLog, WorkflowRun
+from app.models import EVENTS, RUNS, TASKS, WorkflowRun
 from app.runs import counts, news
-from app.runs.claims import woken_values
+from app.runs.claims import ClaimedRun, woken_values
 from app.states import CANCELABLE_REMOTELY, TERMINAL, Actor, State, is_terminal, may_move
 
 log = logging.getLogger(__name__)
 
-_UNSYNCED = {"synchronize_session": False}
-_INSERT_EVENT = insert(Base.metadata.tables[RunEvent.__tablename__])
-_FACTS = (WorkflowRun.parent_id, WorkflowRun.provider_type, WorkflowRun.workflow_type, WorkflowRun.workflow_url)
+_RUN = RUNS.c
+_INSERT_EVENT, _INSERT_TASK = insert(EVENTS), insert(TASKS)
+_SELECT_ID = select(_RUN.state, _RUN.provider_id).where(_RUN.run_id == bindparam("its_run_id")).with_for_update()
+_DELETE_TASKS = delete(TASKS).where(TASKS.c.run_id == bindparam("its_run_id"))
+_OF_RUN = update(RUNS).where(_RUN.run_id == bindparam("its_run_id"))
+_HELD = _OF_RUN.where(_RUN.claim == bindparam("its_claim"))
+_SEEN = _HELD.where(
+    _RUN.state == bindparam("its_state"), _RUN.provider_id.is_not_distinct_from(bindparam("its_provider_id"))
+)
+"""What is set is said when it is executed. Of a run, under this claim; and, as seen by the claim's holder: the provider
+id too, since a late answer may have brought one, and then what was decided without it is void."""
+_FACTS = (_RUN.parent_id, _RUN.provider_type, _RUN.workflow_type, _RUN.workflow_url)
 """What is told of a run."""
 
 
@@ -55,7 +64,7 @@ def add_event(session: Session, run_id: str, now: datetime, by: str, note: str) 
 
 
 def move(
-    session: Session, run: WorkflowRun, to: State, now: datetime, *, by: str, note: str | None = None, **values: Any
+    session: Session, run: ClaimedRun, to: State, now: datetime, *, by: str, note: str | None = None, **values: Any
 ) -> bool:
     """A daemon moves the run that it claimed from the state it saw to a state that is not the end.
 
@@ -65,28 +74,21 @@ def move(
         log.warning("refused move", extra={"run_id": run.run_id, "from": run.state, "to": to})
         return False
     values |= {"state": to} | ({"host": None} if to == State.QUEUED else {})
-    moved = session.execute(
-        update(WorkflowRun).where(*_seen_by_holder(run)).values(values), execution_options=_UNSYNCED
-    )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
+    if not _is_written(session, _SEEN, run, values):
         return False
     _add_change(session, run.run_id, now, run.state, to, by, note)
-    for name, value in values.items():
-        setattr(run, name, value)
+    run.update(values)
     return True
 
 
-def finish(session: Session, run: WorkflowRun, end: End, now: datetime, *, by: str) -> bool:
+def finish(session: Session, run: ClaimedRun, end: End, now: datetime, *, by: str) -> bool:
     """A daemon ends the run that it claimed, with everything that an end brings, and wakes its parent. Secrets go."""
     if not may_move(Actor.DAEMON, run.state, end.state) or not is_terminal(end.state):
         log.warning("refused end", extra={"run_id": run.run_id, "from": run.state, "to": end.state})
         return False
     _lock_parent(session, run.parent_id)
     values = _end_values(run, end, now)
-    ended = session.execute(
-        update(WorkflowRun).where(*_seen_by_holder(run)).values(values), execution_options=_UNSYNCED
-    )
-    if ended.rowcount != 1:  # type: ignore[attr-defined]
+    if not _is_written(session, _SEEN, run, values):
         return False
     _replace_tasks(session, run.run_id, end.tasks)
     words = f"{end.reason}: {end.note}" if end.reason else end.note
@@ -105,13 +107,9 @@ def end_at_once(session: Session, run_id: str, end: End, now: datetime, *, by: s
     run = session.get(WorkflowRun, run_id)
     if run is None or run.claim is not None or not may_move(Actor.PARENT, run.state, end.state):
         return False
-    ended = session.execute(
-        update(WorkflowRun)
-        .where(WorkflowRun.run_id == run_id, WorkflowRun.state == run.state, WorkflowRun.claim.is_(None))
-        .values(_end_values(run, end, now)),
-        execution_options=_UNSYNCED,
-    )
-    if ended.rowcount != 1:  # type: ignore[attr-defined]
+    unclaimed = (_RUN.run_id == run_id, _RUN.state == run.state, _RUN.claim.is_(None))
+    ending = update(RUNS).where(*unclaimed).values(_end_values(run, end, now))
+    if session.connection().execute(ending).rowcount != 1:
         return False
     _add_change(session, run_id, now, run.state, end.state, by, end.note)
     if run.reused_from is None:
@@ -121,21 +119,18 @@ def end_at_once(session: Session, run_id: str, end: End, now: datetime, *, by: s
 
 def cancel(session: Session, run_id: str, now: datetime, *, by: str, actor: Actor = Actor.USER) -> None:
     """A user or a parent ends an unstarted run at once and asks for the end of a started one; else nothing happens."""
-    run = session.execute(select(*_FACTS).where(WorkflowRun.run_id == run_id)).one_or_none()
+    run = session.execute(select(*_FACTS).where(_RUN.run_id == run_id)).one_or_none()
     if run is None:
         return
     _lock_parent(session, run.parent_id)
-    state = session.scalar(select(WorkflowRun.state).where(WorkflowRun.run_id == run_id).with_for_update())
+    state = session.scalar(select(_RUN.state).where(_RUN.run_id == run_id).with_for_update())
     if state is None:
         return
     to = State.CANCELED if state == State.QUEUED else State.CANCELING
     if not may_move(actor, state, to):
         return
     values = _OVER | {"end_time": now} if to == State.CANCELED else woken_values(now)
-    session.execute(
-        update(WorkflowRun).where(WorkflowRun.run_id == run_id).values({"state": to, **values}),
-        execution_options=_UNSYNCED,
-    )
+    session.execute(update(RUNS).where(_RUN.run_id == run_id).values({"state": to, **values}))
     _add_change(session, run_id, now, state, to, by, "cancel requested")
     if to == State.CANCELED:
         news.note_ended(session, run, to, None)
@@ -151,8 +146,7 @@ def record_provider_id(
 
     Raises IntegrityError where another run has this id.
     """
-    seen = select(WorkflowRun.state, WorkflowRun.provider_id).where(WorkflowRun.run_id == run_id).with_for_update()
-    row = session.execute(seen).one_or_none()
+    row = session.connection().execute(_SELECT_ID, {"its_run_id": run_id}).one_or_none()
     if row is None:
         return None
     if row.provider_id is None and not is_terminal(row.state):
@@ -168,12 +162,8 @@ def _record_first_id(
 ) -> None:
     """A run that went back to QUEUED before a late answer came is INITIALIZING again: nobody may submit it anew."""
     to = State.INITIALIZING if state == State.QUEUED else state
-    session.execute(
-        update(WorkflowRun)
-        .where(WorkflowRun.run_id == run_id)
-        .values({"provider_id": provider_id, "processed_at": now, "failures": 0, "state": to, **values}),
-        execution_options=_UNSYNCED,
-    )
+    first = {"provider_id": provider_id, "processed_at": now, "failures": 0, "state": to, **values}
+    _execute(session, _OF_RUN, {"its_run_id": run_id}, first)
     words = f"accepted by the provider as {provider_id}"
     if to == state:
         add_event(session, run_id, now, by, words)
@@ -181,61 +171,59 @@ def _record_first_id(
         _add_change(session, run_id, now, state, to, by, words)
 
 
-def note_run(session: Session, run: WorkflowRun, **values: Any) -> bool:
+def note_run(session: Session, run: ClaimedRun, **values: Any) -> bool:
     """Write columns other than `state` of a claimed run; False where the claim is lost."""
-    noted = session.execute(update(WorkflowRun).where(*_held(run)).values(values), execution_options=_UNSYNCED)
-    if noted.rowcount != 1:  # type: ignore[attr-defined]
+    if not _is_written(session, _HELD, run, values):
         return False
-    for name, value in values.items():
-        setattr(run, name, value)
+    run.update(values)
     return True
 
 
 def want_logs(session: Session, run_id: str, now: datetime, before: datetime) -> bool:
     """Somebody watches this run's log: say so and wake it, unless that was said after `before`. True where said now."""
-    wanted = session.execute(
-        update(WorkflowRun)
-        .where(
-            WorkflowRun.run_id == run_id,
-            WorkflowRun.state.in_(CANCELABLE_REMOTELY | {State.CANCELING}),
-            (WorkflowRun.log_wanted_at.is_(None)) | (WorkflowRun.log_wanted_at < before),
-        )
-        .values(log_wanted_at=now, **woken_values(now)),
-        execution_options=_UNSYNCED,
-    )
-    return wanted.rowcount == 1  # type: ignore[attr-defined, no-any-return]
+    is_news = or_(_RUN.log_wanted_at.is_(None), _RUN.log_wanted_at < before)
+    living = _RUN.state.in_(CANCELABLE_REMOTELY | {State.CANCELING})
+    wanting = update(RUNS).where(_RUN.run_id == run_id, living, is_news)
+    return session.connection().execute(wanting.values(log_wanted_at=now, **woken_values(now))).rowcount == 1
 
 
-def note_tasks(session: Session, run: WorkflowRun, tasks: Sequence[Mapping[str, Any]]) -> bool:
+def note_tasks(session: Session, run: ClaimedRun, tasks: Sequence[Mapping[str, Any]]) -> bool:
     """Keep the provider's present list of steps of a claimed run, in its order; False where the claim is lost."""
-    if session.scalar(select(WorkflowRun.run_id).where(*_held(run)).with_for_update()) is None:
+    held = (_RUN.run_id == run.run_id, _RUN.claim == run.claim)
+    if session.scalar(select(_RUN.run_id).where(*held).with_for_update()) is None:
         return False
     _replace_tasks(session, run.run_id, tasks)
     return True
 
 
 def _replace_tasks(session: Session, run_id: str, tasks: Sequence[Mapping[str, Any]]) -> None:
-    session.execute(delete(TaskLog).where(TaskLog.run_id == run_id), execution_options=_UNSYNCED)
+    """All with the same keys: those of the first are what is written."""
+    session.connection().execute(_DELETE_TASKS, {"its_run_id": run_id})
     named = {task["task_id"]: task for task in tasks}  # a provider that names one twice means the later
     if named:
         rows = [{**task, "run_id": run_id, "position": place} for place, task in enumerate(named.values())]
-        session.execute(insert(TaskLog), rows)
+        session.execute(_INSERT_TASK, rows)
 
 
-def _held(run: WorkflowRun) -> tuple[ColumnElement[bool], ...]:
-    """This run under this claim; a row that was read without a claim holds nothing."""
-    return (WorkflowRun.run_id == run.run_id, WorkflowRun.claim == (run.claim or ""))
+def _is_written(session: Session, change: Update, run: ClaimedRun, values: Mapping[str, Any]) -> bool:
+    """False where the row is not as `change` wants it, and nothing was written."""
+    seen: dict[str, Any] = {"its_run_id": run.run_id, "its_claim": run.claim}
+    if change is _SEEN:
+        seen |= {"its_state": run.state, "its_provider_id": run.provider_id}
+    return _execute(session, change, seen, values) == 1
 
 
-def _seen_by_holder(run: WorkflowRun) -> tuple[ColumnElement[bool], ...]:
-    """The provider id too: a late answer may have brought one, and then what was decided without it is void."""
-    return (*_held(run), WorkflowRun.state == run.state, WorkflowRun.provider_id == run.provider_id)
+def _execute(session: Session, change: Update, which: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+    """How many rows were changed. Raises KeyError for what is no column, which `execute` would leave out in silence."""
+    if unknown := values.keys() - RUNS.c.keys():
+        raise KeyError(*unknown)
+    return session.connection().execute(change, {**which, **values}).rowcount
 
 
 _OVER: dict[str, Any] = {"due_at": None, "claim": None, "hints": 0, "unreleased_claims": 0, "waiting_for": None}
 
 
-def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
+def _end_values(run: ClaimedRun | WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
     return {
         **_OVER,
         "state": end.state,
@@ -249,7 +237,7 @@ def _end_values(run: WorkflowRun, end: End, now: datetime) -> dict[str, Any]:
     }
 
 
-def _seconds(run: WorkflowRun, values: Mapping[str, Any]) -> float | None:
+def _seconds(run: ClaimedRun, values: Mapping[str, Any]) -> float | None:
     """How long a run that ends with these values ran; None where it had not begun."""
     began = values["start_time"] or run.processed_at
     return max(0.0, (values["end_time"] - began).total_seconds()) if began else None
@@ -261,18 +249,14 @@ def _lock_parent(session: Session, parent_id: str | None) -> None:
     `scalar`, as a result that nobody reads to its end keeps SQLite's read lock past the COMMIT.
     """
     if parent_id:
-        parent = select(WorkflowRun.run_id).where(WorkflowRun.run_id == parent_id)
+        parent = select(_RUN.run_id).where(_RUN.run_id == parent_id)
         session.scalar(parent.with_for_update(key_share=True))
 
 
 def _wake_parent(session: Session, parent_id: str | None, now: datetime) -> None:
     if parent_id:
-        session.execute(
-            update(WorkflowRun)
-            .where(WorkflowRun.run_id == parent_id, WorkflowRun.state.not_in(TERMINAL))
-            .values(woken_values(now)),
-            execution_options=_UNSYNCED,
-        )
+        living = (_RUN.run_id == parent_id, _RUN.state.not_in(TERMINAL))
+        session.execute(update(RUNS).where(*living).values(woken_values(now)))
 
 
 def _add_change(

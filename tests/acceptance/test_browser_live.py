@@ -17,20 +17,10 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def visit(site: Site) -> Visit:
-    """An empty page whose timers stand still until `pass_time`."""
+    """An empty page whose timers stand still."""
     visit = site.visit(permissions=["clipboard-read", "clipboard-write"])
-    visit.page.clock.install()
+    visit.stop_time()
     return visit
-
-
-def pass_time(page: Page, seconds: int) -> None:
-    page.clock.run_for(seconds * 1000)
-
-
-def poll(visit: Visit) -> None:
-    """Until the next fragment has come."""
-    with visit.page.expect_response(lambda answer: "fragment" in answer.url):
-        pass_time(visit.page, 3)
 
 
 def hide(page: Page, hidden: bool) -> None:
@@ -49,20 +39,20 @@ def test_a_run_is_followed_to_its_end(runs: SampleRuns, visit: Visit, clock: Clo
     state, announced = visit.page.locator("#run-head .state"), visit.page.locator("[data-announcer]")
     expect(state).to_have_text("QUEUED")
     runs.start(run_id)
-    poll(visit)
+    visit.poll()
     expect(state).to_have_text("RUNNING")
     expect(announced).to_have_text("align is now RUNNING")
     assert visit.page.title().startswith("align · RUNNING")
     kept = runs.output(run_id, "table.tsv", b"1")
     runs.end(run_id, State.COMPLETE, exit_code=0, outputs={"table": kept})
-    poll(visit)
+    visit.poll()
     expect(state).to_have_text("COMPLETE")
     expect(visit.page.locator("#timeline li")).to_have_count(5)
     expect(visit.page.get_by_role("link", name="table.tsv")).to_be_visible()
     expect(visit.page.get_by_role("button", name="Run again")).to_be_visible()
     expect(visit.page.locator("[data-live-word]")).to_have_text("This run has ended")
     polls = visit.polls()
-    pass_time(visit.page, 600)
+    visit.pass_time(600)
     assert visit.polls() == polls
     assert visit.complaints == []
 
@@ -73,13 +63,16 @@ def test_a_failure_shows_at_once_what_went_wrong(runs: SampleRuns, visit: Visit)
     failure = visit.page.locator("#failure")
     expect(failure).to_be_hidden()
     runs.end(run_id, State.EXECUTOR_ERROR, exit_code=3)
-    poll(visit)
+    visit.poll()
     expect(failure).to_be_visible()
     expect(failure).to_contain_text("The workflow failed")
 
 
-def test_the_server_keeps_the_question_until_it_has_news(runs: SampleRuns, site: Site) -> None:
-    """With the browser's own clock, which would ask again only after three seconds."""
+def test_the_server_keeps_the_question_until_it_has_news(
+    runs: SampleRuns, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the browser's own clock, which would ask again only much later."""
+    monkeypatch.setattr("app.web.run_page.POLL_SECONDS", 30)
     run_id = runs.accept("align")
     visit = site.visit()
     with visit.page.expect_request(lambda request: "fragment" in request.url) as asked:
@@ -96,7 +89,7 @@ def test_the_list_is_followed(runs: SampleRuns, visit: Visit, clock: Clock) -> N
     clock.advance(seconds=1)
     runs.start(first)
     runs.accept("second")
-    poll(visit)
+    visit.poll()
     expect(visit.page.locator(".run-name")).to_have_text(["second", "first"])
     expect(visit.page.locator("[data-announcer]")).to_have_text("first is now RUNNING")
     expect(visit.page.locator("#tab-all .count")).to_have_text("2")
@@ -106,21 +99,24 @@ def test_a_quiet_list_is_asked_for_once_a_minute(runs: SampleRuns, visit: Visit)
     runs.start(run_id := runs.accept())
     runs.end(run_id, State.COMPLETE)
     visit.open("/")
-    pass_time(visit.page, 50)
+    visit.pass_time(50)
     assert visit.polls() == 0
     with visit.page.expect_response(lambda answer: "fragment" in answer.url) as answer:
-        pass_time(visit.page, 11)
+        visit.pass_time(11)
     assert answer.value.status == 304
 
 
 def test_updates_can_be_paused_and_resumed(runs: SampleRuns, visit: Visit) -> None:
+    """A question that was open when the reader paused is answered, and its answer is not shown."""
     run_id = runs.accept("align")
     visit.open(f"/runs/{run_id}")
-    visit.page.get_by_role("button", name="Pause updates").click()
-    expect(visit.page.locator("[data-live-word]")).to_have_text("Paused")
-    asked = visit.polls()
-    runs.start(run_id)
-    pass_time(visit.page, 60)
+    with visit.page.expect_response(lambda answer: "fragment" in answer.url):
+        visit.pass_time(1)
+        visit.page.get_by_role("button", name="Pause updates").click()
+        expect(visit.page.locator("[data-live-word]")).to_have_text("Paused")
+        asked = visit.polls()
+        runs.start(run_id)
+    visit.pass_time(60)
     assert visit.polls() == asked
     expect(visit.page.locator("#run-head .state")).to_have_text("QUEUED")
     visit.page.get_by_role("button", name="Resume updates").click()
@@ -134,10 +130,10 @@ def test_a_hidden_page_asks_for_nothing(runs: SampleRuns, visit: Visit) -> None:
     hide(visit.page, True)
     asked = visit.polls()
     runs.start(run_id)
-    pass_time(visit.page, 600)
+    visit.pass_time(600)
     assert visit.polls() == asked
     hide(visit.page, False)
-    pass_time(visit.page, 1)
+    visit.pass_time(1)
     expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")
 
 
@@ -146,13 +142,11 @@ def test_a_server_that_does_not_answer_is_said_and_asked_again(runs: SampleRuns,
     visit.open(f"/runs/{run_id}")
     word = visit.page.locator("[data-live-word]")
     visit.page.route("**/fragment*", lambda route: route.abort())
-    pass_time(visit.page, 3)
+    visit.pass_time(3)
     expect(word).to_have_text("The server does not answer, trying again")
     visit.page.unroute("**/fragment*")
     runs.start(run_id)
-    poll_late = visit.page.expect_response(lambda answer: "fragment" in answer.url)
-    with poll_late:
-        pass_time(visit.page, 7)
+    visit.poll()
     expect(visit.page.locator("#run-head .state")).to_have_text("RUNNING")
     expect(word).to_have_text("Live")
 
@@ -163,10 +157,9 @@ def test_a_server_error_is_asked_again(runs: SampleRuns, visit: Visit) -> None:
 
     visit.open(f"/runs/{runs.accept('align')}")
     visit.page.route("**/fragment*", fail, times=1)
-    pass_time(visit.page, 3)
+    visit.pass_time(3)
     expect(visit.page.locator("[data-live-word]")).to_have_text("The server does not answer, trying again")
-    with visit.page.expect_response(lambda answer: "fragment" in answer.url):
-        pass_time(visit.page, 7)
+    visit.poll()
     expect(visit.page.locator("[data-live-word]")).to_have_text("Live")
 
 
@@ -176,10 +169,10 @@ def test_a_run_that_was_deleted_is_not_asked_for_again(runs: SampleRuns, visit: 
     runs.start(run_id)
     runs.end(run_id, State.COMPLETE)
     database.transact(lambda session: deletion.delete_run(session, run_id, None))
-    poll(visit)
+    visit.poll()
     expect(visit.page.locator("[data-live-word]")).to_have_text("Reload the page to see what has changed")
     polls = visit.polls()
-    pass_time(visit.page, 600)
+    visit.pass_time(600)
     assert visit.polls() == polls
 
 
@@ -190,9 +183,9 @@ def test_times_stay_true_while_a_page_is_open(runs: SampleRuns, visit: Visit, cl
     expect(row.locator("[data-age]")).to_have_text("just now")
     hide(visit.page, True)
     clock.advance(minutes=63)
-    pass_time(visit.page, 63 * 60)
+    visit.pass_time(63 * 60)
     hide(visit.page, False)
-    pass_time(visit.page, 1)
+    visit.pass_time(1)
     expect(row.locator("[data-age]")).to_have_text("1 h ago")
     expect(row.locator("[data-elapsed]")).to_have_text("1h 03m")
 
@@ -212,7 +205,7 @@ def test_an_update_takes_nothing_from_the_reader(runs: SampleRuns, visit: Visit)
     runs.log(run_id, "stderr", "one more\n")
     runs.set_tasks(run_id, [task("t", "trim", has_stdout=True), task("u", "align")])
     runs.move(run_id, State.PAUSED)
-    poll(visit)
+    visit.poll()
     expect(page.locator("#run-head .state")).to_have_text("PAUSED")
     expect(page.get_by_role("link", name="stdout of trim")).to_be_focused()
     expect(page.get_by_role("button", name="Cancel the run")).to_be_visible()
@@ -226,7 +219,7 @@ def test_a_log_that_is_read_at_its_end_stays_there(runs: SampleRuns, visit: Visi
     runs.log(run_id, "stderr", "".join(f"line {number}\n" for number in range(200)))
     visit.open(f"/runs/{run_id}")
     runs.log(run_id, "stderr", "the newest line\n" * 50)
-    poll(visit)
+    visit.poll()
     box = visit.page.locator("#log-text")
     expect(box).to_contain_text("the newest line")
     assert box.evaluate("box => box.scrollTop") == 0

@@ -139,15 +139,14 @@ def test_a_picture_opens_in_its_middle_and_stays_where_it_was_moved(
     others: list[str], site: Site, runs: SampleRuns
 ) -> None:
     visit = site.visit(width=360)
-    visit.page.clock.install()
+    visit.stop_time()
     visit.open(f"/runs/{others[1]}")
     box = visit.page.locator("#graph")
     assert box.evaluate("box => Math.abs(2 * box.scrollLeft + box.clientWidth - box.scrollWidth) < 3")
     box.evaluate("box => box.scrollTo(10, 0)")
     visit.page.locator("#steps-table > summary").click()
     runs.accept_step(others[1], "s0", State.RUNNING)
-    with visit.page.expect_response(lambda answer: "fragment" in answer.url):
-        visit.page.clock.run_for(3000)
+    visit.poll()
     expect(visit.page.get_by_role("link", name="s0: running")).to_have_count(1)
     assert box.evaluate("box => box.scrollLeft") == 10
     assert visit.page.locator("#steps-table").get_attribute("open") is not None
@@ -156,10 +155,9 @@ def test_a_picture_opens_in_its_middle_and_stays_where_it_was_moved(
 def test_a_picture_comes_alive_on_an_open_page(site: Site, runs: SampleRuns) -> None:
     run_id = runs.accept("p", provider_type="dag", workflow_type="DAG")
     visit = site.visit()
-    visit.page.clock.install()
+    visit.stop_time()
     visit.open(f"/runs/{run_id}")
     expect(visit.page.locator("#steps")).to_be_hidden()
     runs.start(run_id, {"document": DIAMOND, "sheets": {}})
-    with visit.page.expect_response(lambda answer: "fragment" in answer.url):
-        visit.page.clock.run_for(3000)
+    visit.poll()
     expect(visit.page.get_by_role("img", name="fetch: ready")).to_be_visible()

@@ -7,8 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.curl import curl, wait_for, wait_for_state
 from tests.fakes.aws_stores import AwsStores
 from tests.fakes.server import InProcess
 from tests.services import ROOT, Services
 
 BUCKET = "wes-outputs"
 WORKFLOW = "1000001"
-END_SECONDS = 240.0
 LONG = json.dumps({"seconds": {"RUNNING": None}})
 
 pytestmark = [
@@ -68,15 +67,6 @@ def cloud() -> Iterator[Cloud]:
         assert omics.control.problems() == []
 
 
-def curl(*arguments: str) -> Any:
-    done = subprocess.run(["curl", "--silent", "--show-error", "--fail-with-body", *arguments], capture_output=True)
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        return done.stdout.decode()
-
-
 def submit(services: Services, **params: Any) -> str:
     """As docs/aws_healthomics_usage.md has it."""
     accepted = curl(
@@ -85,18 +75,6 @@ def submit(services: Services, **params: Any) -> str:
         *("-F", f"workflow_url=healthomics:{WORKFLOW}", "-F", f"workflow_params={json.dumps(params)}"),
     )
     return str(accepted["run_id"])
-
-
-def wait_for(what: str, holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + END_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
-def wait_for_state(services: Services, run_id: str, state: str) -> None:
-    url = f"{services.url}/runs/{run_id}/status"
-    wait_for(f"{run_id} is not {state}\n{services.log('daemon')[-3000:]}", lambda: curl(url)["state"] == state)
 
 
 def test_from_post_to_complete(cloud: Cloud) -> None:

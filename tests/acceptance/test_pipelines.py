@@ -21,7 +21,7 @@ from app.fake_service.cloud import Clock, FakeCloud
 from app.fake_service.faults import Faults
 from app.fake_service.ledger import Ledger
 from app.fake_service.server import FakeService
-from tests.acceptance.test_healthomics import curl
+from tests.curl import curl
 from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
 from tests.fakes.server import InThread
 from tests.services import Services

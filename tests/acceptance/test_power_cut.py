@@ -18,7 +18,7 @@ from app.artifacts import DirectoryStorage
 from app.database import Database
 from app.runs import listing
 from app.runs.listing import RunFilter
-from tests.power_cut import Call, Disk, read_calls, recording
+from tests.power_cut import Call, Disk, is_whole, read_calls, recording
 from tests.services import START_SECONDS, Services
 
 FORM = {"workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": "main.cwl"}
@@ -76,17 +76,10 @@ def submit_runs(services: Services) -> dict[str, bytes]:
 
 
 def await_end(record: Path) -> None:
-    """strace writes the end of the last process last."""
     deadline = time.monotonic() + START_SECONDS
     while not is_whole(record):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_whole(record: Path) -> bool:
-    data = record.read_bytes()
-    main = data.partition(b" ")[0]
-    return bool(re.search(rb"^%s \+\+\+ " % main, data, re.MULTILINE))
 
 
 def answered(call: Call) -> str | None:

@@ -6,19 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.curl import curl, wait_for, wait_for_state
 from tests.fakes.server import InProcess
 from tests.services import ROOT, Services
 
 PROJECT = "fake-user/wes"
 TOKEN = "fake-token-not-to-be-seen"
-END_SECONDS = 240.0
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH"),
@@ -48,32 +47,11 @@ def settings(fake: InProcess, **more: str) -> dict[str, str]:
     }
 
 
-def curl(*arguments: str) -> Any:
-    done = subprocess.run(["curl", "--silent", "--show-error", "--fail-with-body", *arguments], capture_output=True)
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        return done.stdout.decode()
-
-
 def submit(services: Services, params: dict[str, Any] | None = None, **fields: str) -> str:
     usual = {"workflow_type": "CWL", "workflow_type_version": "v1.2", "workflow_url": f"sevenbridges:{PROJECT}/hello"}
     form = usual | {"workflow_params": json.dumps(params or {})} | fields
     words = [word for name, value in form.items() for word in ("-F", f"{name}={value}")]
     return str(curl("-X", "POST", f"{services.url}/runs", *words)["run_id"])
-
-
-def wait_for(what: str, holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + END_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
-def wait_for_state(services: Services, run_id: str, state: str) -> None:
-    url = f"{services.url}/runs/{run_id}/status"
-    wait_for(f"{run_id} is not {state}\n{services.log('daemon')[-3000:]}", lambda: curl(url)["state"] == state)
 
 
 def test_from_post_to_complete(fake: InProcess) -> None:

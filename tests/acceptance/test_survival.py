@@ -18,7 +18,7 @@ import requests
 
 from app.client.errors import WesClientError
 from app.client.wes_client import WesClient
-from tests.services import Services, free_ports
+from tests.services import Services, free_ports, works_below
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "counted.cwl"
 END_SECONDS = 900.0
@@ -158,7 +158,9 @@ def test_an_engine_that_runs_is_not_disturbed_by_its_daemons_death(sqlite_servic
     client, ledger = sqlite_services.client(), tmp_path / "ledger"
     run_id = submit(client, ledger, "patient", seconds=6)
     wait_until_executed(ledger, "patient")
-    (sleeper,) = [process for process in psutil.process_iter() if _sleeps(process, "6")]
+    while not (sleepers := sleeping(sqlite_services, 6)):
+        time.sleep(0.05)
+    (sleeper,) = sleepers
     sqlite_services.kill_daemon()
     time.sleep(1)
     assert sleeper.is_running() and sleeper.status() != psutil.STATUS_ZOMBIE
@@ -167,11 +169,18 @@ def test_an_engine_that_runs_is_not_disturbed_by_its_daemons_death(sqlite_servic
     assert executions(ledger) == {"patient": 1}
 
 
-def _sleeps(process: psutil.Process, seconds: str) -> bool:
+def sleeping(services: Services, seconds: int) -> list[psutil.Process]:
+    """What the runs of `services` have started to sleep for so long."""
+    commands = (["sleep", str(seconds)], ["sleep", f"{seconds}.0"])
+    found = [process for process in psutil.process_iter() if _command(process) in commands]
+    return [process for process in found if works_below(process, services.directory)]
+
+
+def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()[:1] == ["sleep"] and process.cmdline()[1].startswith(seconds)
-    except (psutil.Error, IndexError):
-        return False
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_a_run_whose_shim_is_killed_ends_with_the_reason(sqlite_services: Services, tmp_path: Path) -> None:
@@ -184,14 +193,11 @@ def test_a_run_whose_shim_is_killed_ends_with_the_reason(sqlite_services: Servic
         process.kill()
     assert ends(client, [run_id]) == {run_id: "SYSTEM_ERROR"}
     assert any("executor_lost" in line for line in client.get_run_log(run_id)["run_log"]["system_logs"])
-    assert not [process for process in psutil.process_iter() if _sleeps(process, "300")]
+    assert sleeping(sqlite_services, 300) == []
 
 
 def _is_shim_of(process: psutil.Process, run_id: str) -> bool:
-    try:
-        words = process.cmdline()
-    except psutil.Error:
-        return False
+    words = _command(process)
     return any(word.endswith("shim.py") for word in words) and any(run_id in word for word in words)
 
 
@@ -203,7 +209,7 @@ def test_cancel_ends_the_whole_process_tree_and_leaves_no_temporary_files(
     wait_until_executed(ledger, "cancelled")
     client.cancel_run(run_id)
     assert ends(client, [run_id]) == {run_id: "CANCELED"}
-    assert not [process for process in psutil.process_iter() if _sleeps(process, "400")]
+    assert sleeping(sqlite_services, 400) == []
     assert not list((sqlite_services.data_dir / "runs" / run_id).glob("tmp/*"))
 
 

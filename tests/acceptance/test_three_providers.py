@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_healthomics import BUCKET, WORKFLOW, Cloud, curl
+from tests.acceptance.test_healthomics import BUCKET, WORKFLOW, Cloud
 from tests.acceptance.test_healthomics import cloud as cloud
+from tests.curl import curl
 from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE
 from tests.fakes.server import InProcess
 from tests.services import Services

@@ -17,8 +17,8 @@ from tests.fakes.local_machine import Machine
 WORK = """
 count()
 print("work began", flush=True)
-log = record / "tasks" / "1" / "stdout"
-log.parent.mkdir(parents=True)
+log = record / "tasks" / "1.stdout"
+log.parent.mkdir()
 log.write_text("half\\n")
 task = {"task_id": "1", "name": "work", "has_stdout": True}
 (record / "tasks.json").write_text(json.dumps([task]))

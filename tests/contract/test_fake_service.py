@@ -169,6 +169,8 @@ def test_what_hangs_can_be_let_go(service: FakeService) -> None:
     control(service, "fail", kind="hang")
     with pytest.raises(requests.ReadTimeout):
         requests.get(f"{service.url}/v1/jobs", timeout=0.2)
+    while not control(service, "hanging"):
+        continue
     assert control(service, "hanging") == 1
     control(service, "clear")
     assert ask(service, "GET", "/v1/jobs")[0] == 200

@@ -446,6 +446,8 @@ def test_a_hang_outlasts_the_client_and_still_commits(fake: InThread, connect: C
     fake.control.fail(kind="hang", operation="tasks.create")
     with pytest.raises(SbgError, match="timed out"):
         draft(hasty)
+    while not fake.control.hanging():
+        continue
     assert (fake.control.hanging(), fake.control.tasks()) == (1, [])
     fake.control.release()
     while fake.control.hanging():

@@ -50,10 +50,8 @@ class ScriptEngine(WorkflowEngine):
         if strange := set(run.workflow_engine_parameters) - {"shout"}:
             raise Rejected(f"The option {min(strange)!r} is not allowed.", "engine_option_refused")
 
-    def stage(self, run: Submission, run_dir: RunDir) -> None:
+    def stage(self, run: Submission, run_dir: RunDir) -> Launch:
         (run_dir.work / "script.py").write_text(PRELUDE + run.workflow_params["script"])
-
-    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
         places = [str(run_dir.root), run.workflow_params.get("ledger", os.devnull), run.workflow_params.get("fifo", "")]
         program = [str(path) for path in (self._runner, run_dir.work / "script.py") if path]
         return Launch(

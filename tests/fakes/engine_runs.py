@@ -72,6 +72,8 @@ class EngineRun:
 
     def __post_init__(self) -> None:
         self.dir = RunDir(self.root)
+        for folder in self.dir.work, self.dir.outputs, self.dir.tmp, self.dir.record:
+            folder.mkdir(parents=True, exist_ok=True)
         root = installed_engine_root()
         self.engine = CwltoolEngine(root, self.container_runtime, self.policy, search_path=self.search_path)
         for name, text in self.files.items():
@@ -91,8 +93,7 @@ class EngineRun:
         attachments = tuple(TextAttachment(name, text) for name, text in self.files.items())
         run = submission(workflow_url, params, attachments=attachments, workflow_engine_parameters=options)
         self.engine.check(run)
-        self.engine.stage(run, self.dir)
-        launch = self.engine.launch(run, self.dir)
+        launch = self.engine.stage(run, self.dir)
         with self.dir.stdout.open("wb") as stdout, self.dir.stderr.open("wb") as stderr:
             with subprocess.Popen(
                 launch.argv,

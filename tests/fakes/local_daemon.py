@@ -31,13 +31,11 @@ class DyingEngine(ScriptEngine):
         super().check(run)
         reach("submit.checked")
 
-    def stage(self, run: Submission, run_dir: RunDir) -> None:
+    def stage(self, run: Submission, run_dir: RunDir) -> Launch:
         reach("submit.laid_out")
-        super().stage(run, run_dir)
-
-    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
+        launch = super().stage(run, run_dir)
         reach("submit.staged")
-        return super().launch(run, run_dir)
+        return launch
 
 
 class DyingLauncher(ColdLauncher):

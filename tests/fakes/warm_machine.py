@@ -98,10 +98,14 @@ class WarmMachine(Machine):
 
 
 def fork_servers(directory: Path) -> list[int]:
-    """Pids of all fork servers below `directory`, whether they answer or not."""
+    """Pids of all fork servers below `directory`, whether they answer or not.
+
+    What one has forked bears its title for a moment, and not its lock, which the kernel notes under the server's pid.
+    """
     title = f"wes fork server {directory}".encode()
-    pids = [process.pid for process in shim.all_processes() if process.state not in "ZX"]
-    return [pid for pid in pids if _command_line(pid).startswith(title)]
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    holders = {int(lock[4]) for lock in locks if lock[1] == "FLOCK"}
+    return [pid for pid in holders if _command_line(pid).startswith(title)]
 
 
 def _command_line(pid: int) -> bytes:

@@ -161,12 +161,12 @@ class Breaking(Database):
         super().__init__(inner.engine)
         self._after_commit, self._times = after_commit, times
 
-    def transact(self, work: Callable[[Session], T]) -> T:
+    def _transact(self, begin: Any, work: Callable[[Session], T]) -> T:
         if self._times == 0:
-            return super().transact(work)
+            return super()._transact(begin, work)
         self._times -= 1
         if self._after_commit:
-            super().transact(work)
+            super()._transact(begin, work)
         raise OperationalError("COMMIT", {}, Exception("server closed the connection"), connection_invalidated=True)
 
 
@@ -196,9 +196,9 @@ class Looking(Database):
         self._storage = storage
         self.seen: list[int] = []
 
-    def transact(self, work: Callable[[Session], T]) -> T:
+    def _transact(self, begin: Any, work: Callable[[Session], T]) -> T:
         self.seen.append(len(files(self._storage)))
-        return super().transact(work)
+        return super()._transact(begin, work)
 
 
 def test_I1_attachments_are_kept_before_the_row_is_written(

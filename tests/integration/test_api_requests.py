@@ -196,7 +196,7 @@ def test_3_json_that_databases_take_differently_is_refused(client: FlaskClient, 
 
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     params=st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
@@ -211,7 +211,7 @@ def test_3_all_other_json_comes_back_from_both_databases(client: FlaskClient, pa
 
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: json.dumps({"workflow_url": text}).encode()))
 def test_3_no_body_makes_the_service_fail(client: FlaskClient, body: bytes) -> None:
     for content_type in ("application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):

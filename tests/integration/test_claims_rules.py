@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, update
+from sqlalchemy import update
 
 from app.database import Database
 from app.models import WorkflowRun
@@ -21,8 +21,13 @@ def ids(runs: list[WorkflowRun]) -> list[str]:
     return [run.run_id for run in runs]
 
 
-def hint(database: Database, clock: Clock, *run_ids: str) -> list[str]:
-    return database.transact(lambda session: claims.hint(session, run_ids, clock()))
+def hint(database: Database, clock: Clock, *run_ids: str) -> None:
+    database.transact(lambda session: claims.hint(session, run_ids, clock()))
+
+
+def waiting_at(database: Database, clock: Clock, run_id: str) -> tuple[str, bool] | None:
+    with database.reading() as session:
+        return claims.waiting_at(session, run_id, clock())
 
 
 def renew(
@@ -41,10 +46,10 @@ def change(database: Database, run_id: str, **values: Any) -> None:
 def test_claim(database: Database, clock: Clock) -> None:
     run_id = accept(database, clock())
     (run,) = claim_new(database, clock(), who("daemon:7"))
-    assert (run.run_id, run.claim, run.due_at) == (run_id, "daemon:7", clock() + LEASE)
-    assert (run.unreleased_claims, run.hints) == (1, 0)
+    assert (run.run_id, run.claim, run.unreleased_claims) == (run_id, "daemon:7", 1)
     stored = row(database, run_id)
     assert (stored.claim, stored.due_at, stored.unreleased_claims) == ("daemon:7", clock() + LEASE, 1)
+    assert stored.hints == 0
     assert claim_new(database, clock(), who("daemon:8")) == []
 
 
@@ -199,7 +204,7 @@ def test_plain_release_remembers_it(database: Database, clock: Clock) -> None:
 def test_hint_before_the_claim(database: Database, clock: Clock) -> None:
     run = bring_to(database, State.RUNNING, clock())
     release(database, run, clock(), 3600)
-    assert hint(database, clock, run.run_id) == ["local"]
+    hint(database, clock, run.run_id)
     (claimed,) = claim_known(database, clock())
     release(database, claimed, clock(), 3600)
     assert row(database, run.run_id).due_at == clock() + timedelta(hours=1)
@@ -209,7 +214,7 @@ def test_hint_during_the_claim(database: Database, clock: Clock) -> None:
     """The lease stays as it is; the wake comes when the claim is released."""
     run = bring_to(database, State.RUNNING, clock())
     clock.advance(seconds=5)
-    assert hint(database, clock, run.run_id) == ["local"]
+    hint(database, clock, run.run_id)
     stored = row(database, run.run_id)
     assert (stored.claim, stored.due_at) == ("daemon:1", clock() + timedelta(seconds=55))
     assert claim_known(database, clock(), who("other:1")) == []
@@ -221,7 +226,7 @@ def test_hint_during_a_claim_that_is_lost(database: Database, clock: Clock) -> N
     run = bring_to(database, State.RUNNING, clock())
     hint(database, clock, run.run_id)
     (taken,) = claim_known(database, clock.advance(seconds=60), who("other:1"))
-    assert taken.hints == 0
+    assert row(database, run.run_id).hints == 0
     release(database, taken, clock(), 3600)
     assert row(database, run.run_id).due_at == clock() + timedelta(hours=1)
 
@@ -237,11 +242,23 @@ def test_flood_of_hints_does_not_push_a_run_back(database: Database, clock: Cloc
 
 
 def test_hint_for_many(database: Database, clock: Clock) -> None:
-    here, there = accept(database, clock()), accept(database, clock(), provider_type="cloud")
-    ended = bring_to(database, State.CANCELED, clock(), provider_type="dag")
-    assert hint(database, clock, here, there, ended.run_id, "no-such-run") == ["cloud", "local"]
-    assert hint(database, clock, ended.run_id) == []
-    assert hint(database, clock) == []
+    runs = [bring_to(database, State.RUNNING, clock()) for _ in range(3)]
+    for run in runs:
+        release(database, run, clock(), 3600)
+    hint(database, clock, *(run.run_id for run in runs[:2]))
+    hint(database, clock)
+    assert set(ids(claim_known(database, clock()))) == {run.run_id for run in runs[:2]}
+
+
+def test_where_a_run_waits(database: Database, clock: Clock) -> None:
+    new = accept(database, clock(), provider_type="cloud")
+    assert waiting_at(database, clock, new) == ("cloud", True)
+    running = bring_to(database, State.RUNNING, clock())
+    assert waiting_at(database, clock, running.run_id) == ("local", False)
+    release(database, running, clock(), 3600)
+    assert waiting_at(database, clock, running.run_id) == ("local", False)
+    ended = bring_to(database, State.CANCELED, clock())
+    assert [waiting_at(database, clock, run_id) for run_id in (ended.run_id, "", "no-such-run")] == [None] * 3
 
 
 # Runs that kill whoever works on them
@@ -390,4 +407,4 @@ def test_suspects_are_seen_where_they_can_be_claimed(database: Database, clock: 
 def test_claimed_rows_leave_large_columns_in_the_database(database: Database, clock: Clock) -> None:
     accept(database, clock())
     (run,) = claim_new(database, clock())
-    assert inspect(run).unloaded == {"workflow_params", "outputs", "submit_request"}
+    assert not any(hasattr(run, name) for name in ("workflow_params", "outputs", "submit_request"))

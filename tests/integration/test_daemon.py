@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from app.daemon import provider_loop
 from app.errors import NotAccepted, OutcomeUnknown, Rejected
-from app.models import WorkflowRun
 from app.runs import claims, listing
+from app.runs.claims import ClaimedRun
 from app.states import State
 from tests.daemon_world import LEASE, Killed, World, content, end
 
@@ -38,7 +38,7 @@ def test_a_run_goes_from_queued_to_complete_with_all_that_it_left(world: World) 
 
 def test_the_submit_is_committed_before_it_is_sent(world: World) -> None:
     run_id = world.submit()
-    seen: list[WorkflowRun] = []
+    seen: list[ClaimedRun] = []
     world.platform.interrupt("submit", lambda: seen.append(world.run(run_id)))
     world.tick()
     assert seen[0].state == State.INITIALIZING
@@ -247,7 +247,7 @@ def test_what_was_claimed_before_the_database_failed_is_worked_on(
     world.clock.advance(seconds=30)
     real, tries = claims.claim_known, itertools.count(1)
 
-    def claim_known(*arguments: Any) -> list[WorkflowRun]:
+    def claim_known(*arguments: Any) -> list[ClaimedRun]:
         if next(tries) == 2:
             raise OperationalError("UPDATE", {}, Exception("away"))
         return real(*arguments)

@@ -23,7 +23,7 @@ from app.database import Database
 from app.models import WorkflowRun
 from app.routing import Rules
 from app.runs import acceptance, deletion, listing, pipelines, transitions
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs.acceptance import AttachedFile, NewRun
 from app.states import TERMINAL, State, is_terminal
 from tests.conftest import Clock
 from tests.daemon_world import AtOnce
@@ -350,7 +350,7 @@ def test_the_daemon_may_die_between_any_two_turns(world: World, deaths: int) -> 
 def test_attachments_of_the_pipeline_are_its_steps_too(world: World) -> None:
     upload = world.storage.new_upload()
     upload.write(b"tool")
-    kept = NewAttachment("tools/t.cwl", *upload.keep())
+    kept = AttachedFile("tools/t.cwl", *upload.keep())
     run_id = world.submit(step("a", workflow_url="tools/t.cwl"), attachments=(kept,))
     assert world.end(run_id).state == State.COMPLETE
     with world.database.reading() as session:

@@ -48,7 +48,7 @@ CWL = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("path", ["submit", "validate", "submit-cwl"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=VALUES | PIPELINES | CWL | st.fixed_dictionaries({"cwl": CWL, "inputs": VALUES}))
 def test_no_body_is_a_5xx(client: FlaskClient, path: str, body: Any) -> None:
     answer = client.post(f"/api/v1/workflows/{path}", json=body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from psycopg.errors import DeadlockDetected
 from sqlalchemy import Connection, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from app.database import TRIES, Database, is_conflict
 from app.models import WorkflowRun
@@ -325,11 +327,13 @@ def test_postgresql_sessions_are_bounded(database: Database) -> None:
 @POSTGRESQL
 def test_real_deadlock_is_tried_again(database: Database, clock: Clock) -> None:
     one, two = accept(database, clock()), accept(database, clock())
-    barrier, tries = Barrier(2), []
+    barrier, one_is_through, tries = Barrier(2), Event(), []
 
     def cross(first: str, second: str) -> None:
         def work(session: Session) -> None:
             tries.append(first)
+            if len(tries) > 2:
+                assert one_is_through.wait(60)
             session.execute(text("SET LOCAL deadlock_timeout = '10ms'"))
             rename(session, first, f"by {first}")
             if len(tries) <= 2:
@@ -337,12 +341,80 @@ def test_real_deadlock_is_tried_again(database: Database, clock: Clock) -> None:
             rename(session, second, f"by {first}")
 
         database.transact(work)
+        one_is_through.set()
 
     with ThreadPoolExecutor(2) as pool:
         for done in (pool.submit(cross, one, two), pool.submit(cross, two, one)):
             done.result()
     assert len(tries) == 3
     assert row(database, one).name == row(database, two).name
+
+
+def backend(database: Database) -> int:
+    """The server process that serves a single statement, of a session that is kept or of a new one."""
+    pid = database.transact_single(lambda session: session.scalar(text("SELECT pg_backend_pid()")))
+    assert pid is not None
+    return pid
+
+
+def kill_backend(database: Database, pid: int) -> None:
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+
+@POSTGRESQL
+def test_single_statements_share_a_connection_until_it_is_old(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkouts: list[object] = []
+    event.listen(database.engine, "checkout", lambda *_: checkouts.append(1))
+    assert len({backend(database) for _ in range(5)}) == len(checkouts) == 1
+    monkeypatch.setattr("app.database.RECYCLE_SECONDS", 0.0)
+    backend(database)
+    assert len(checkouts) == 2
+    assert isinstance(database.engine.pool, QueuePool) and database.engine.pool.checkedout() == 1
+
+
+@POSTGRESQL
+def test_kept_connection_that_died_in_a_pause_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = backend(database)
+    kill_backend(database, kept)
+    monkeypatch.setattr("app.database.TRUSTED_SECONDS", 0.0)
+    assert backend(database) != kept
+
+
+@POSTGRESQL
+def test_single_statement_is_there_at_once_or_not_at_all(database: Database, clock: Clock) -> None:
+    one, two = new_run(), new_run(parent_id="nobody", step="s")
+    with pytest.raises(IntegrityError):
+        database.transact_single(lambda session: acceptance.accept_new(session, [one, two], clock()))
+    assert count(database) == 0
+    database.transact_single(lambda session: acceptance.accept_new(session, [one], clock()))
+    assert row(database, one.run_id).state == State.QUEUED
+
+
+@POSTGRESQL
+def test_connection_that_died_in_a_pause_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with database.engine.connect() as connection:
+        idle = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    with database.engine.connect() as _, database.engine.connect() as other:
+        other.exec_driver_sql(f"SELECT pg_terminate_backend({idle}, 5000)")
+    monkeypatch.setattr("app.database.TRUSTED_SECONDS", 0.0)
+    for _ in range(3):
+        with database.reading() as session:
+            assert session.scalar(text("SELECT pg_backend_pid()")) != idle
+
+
+@POSTGRESQL
+def test_single_statement_on_a_connection_that_died_fails_and_the_next_does_not(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.TRUSTED_SECONDS", math.inf)
+    kept = backend(database)
+    kill_backend(database, kept)
+    with pytest.raises(OperationalError):
+        backend(database)
+    assert backend(database) != kept
 
 
 def test_killed_server_is_not_noticed_once_it_is_back(postgresql: Postgresql, clock: Clock) -> None:

@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_case(case: dict[str, Any], tmp_path: Path) -> None:
     run = EngineRun(tmp_path)
-    shutil.copytree(DOCUMENTS, run.dir.work)
+    shutil.copytree(DOCUMENTS, run.dir.work, dirs_exist_ok=True)
     exit_code = run(case["run"], case.get("inputs", {}), **case.get("options", {}))
     assert exit_code == case.get("exit_code", 0), run.words()
     if exit_code == 0:

@@ -77,6 +77,14 @@ def test_hello(tmp_path: Path) -> None:
     assert task.start_time and task.end_time and task.start_time <= task.end_time
 
 
+def test_attachments_may_have_the_names_that_we_would_take(tmp_path: Path) -> None:
+    files = {"hello.cwl": HELLO, "inputs.json": "mine", "INPUTS1.json": "mine", ".wes/x": "mine too"}
+    run = EngineRun(tmp_path, files)
+    assert run("hello.cwl", {"message": "Hello"}) == 0, run.words()
+    assert (tmp_path / "outputs" / "hello.txt").read_text() == "Hello\n"
+    assert {name: (run.dir.work / name).read_text() for name in files} == files
+
+
 def test_scatter_and_javascript_without_node_on_the_path(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -89,7 +97,7 @@ def test_scatter_and_javascript_without_node_on_the_path(tmp_path: Path) -> None
     assert run.exit_codes() == {"greet": 0, "greet_2": 0, "greet_3": 0, "gather": 0, "count": None}
     tasks = {task.task_id: task for task in run.engine.tasks(run.dir)}
     assert (tasks["greet_2"].has_stdout, tasks["greet_2"].has_stderr) == (False, True)
-    assert (run.dir.record / "tasks" / "greet_2" / "stderr").read_text() == "to BOB\n"
+    assert run.dir.task_log("greet_2", "stderr").read_text() == "to BOB\n"
     assert tasks["count"].end_time is not None
 
 
@@ -112,8 +120,7 @@ outputs: {done: {type: File, outputBinding: {glob: done}}}
     assert run("talk.cwl") == 0, run.words()
     [task] = run.engine.tasks(run.dir)
     assert task.has_stdout and task.has_stderr
-    logs = run.dir.record / "tasks" / task.task_id
-    assert (logs.joinpath("stdout").read_text(), logs.joinpath("stderr").read_text()) == ("out\n", "err\n")
+    assert [run.dir.task_log(task.task_id, stream).read_text() for stream in ("stdout", "stderr")] == ["out\n", "err\n"]
     assert json.loads(run.dir.stdout.read_text()).keys() == {"done"}
 
 

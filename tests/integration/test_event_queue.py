@@ -38,8 +38,9 @@ class Queue:
         visible = {"VisibilityTimeout": "0"}  # what is not deleted comes again at once
         self.url = self._sqs.create_queue(QueueName=name, Attributes=visible)["QueueUrl"]
         self.told: list[RunChanged] = []
-        access = AwsAccess("us-east-1", "fake", "fake", endpoint=stores.url, timeout_seconds=2.0)
+        access = AwsAccess("us-east-1", "fake", "fake", endpoint=stores.url, timeout_seconds=30.0)
         self.events = EventQueue(access, self.url, tell or self.told.append)
+        self.events._poll_seconds = 1
 
     def send(self, *bodies: str) -> None:
         for body in bodies:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -17,13 +17,14 @@ from app.database import Database
 from app.errors import KeyReused
 from app.intake import Intake
 from app.runs import counts, listing
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs.acceptance import SMALL_CHARACTERS, AttachedFile, NewRun
 from app.runs.listing import RunFilter
 from app.states import State
 from tests.conftest import Clock
 from tests.rows import changes, new_run
 
 T = TypeVar("T")
+POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 class Held(Database):
@@ -31,13 +32,14 @@ class Held(Database):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database.engine)
-        self.began, self.may_go_on, self.transactions = Event(), Event(), 0
+        self.began, self.may_go_on, self.transactions, self.singles = Event(), Event(), 0, 0
 
-    def transact(self, work: Callable[[Session], T]) -> T:
+    def _transact(self, begin: Any, work: Callable[[Session], T]) -> T:
         self.transactions += 1
+        self.singles += begin == self._singles.begin
         self.began.set()
         self.may_go_on.wait()
-        return super().transact(work)
+        return super()._transact(begin, work)
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def stored(database: Database) -> list[str]:
 
 def test_those_who_wait_share_a_transaction(database: Database, clock: Clock) -> None:
     held = Held(database)
-    files = (NewAttachment("a.cwl", "0" * 64, 1),)
+    files = (AttachedFile("a.cwl", "0" * 64, 1),)
     runs = [new_run(run_id=f"r-{n}", tags={"n": str(n)}, attachments=files[: n % 2]) for n in range(5)]
     with accepted_together(held, clock, *runs) as others:
         assert [other.result() for other in others] == [run.run_id for run in runs]
@@ -113,3 +115,31 @@ def test_failure_is_of_the_run_that_fails(database: Database, clock: Clock) -> N
         with pytest.raises(KeyReused):
             reused.result()
     assert stored(database) == ["a", "c", "d", "first"]
+
+
+@POSTGRESQL
+def test_large_run_goes_alone(database: Database, clock: Clock) -> None:
+    """Its text would be in memory several times, and all who share its statement would wait for it."""
+    held = Held(database)
+    large = new_run(run_id="large", workflow_params={"text": "x" * SMALL_CHARACTERS})
+    with accepted_together(held, clock, new_run(run_id="a"), new_run(run_id="b")) as others:
+        assert [other.result() for other in others] == ["a", "b"]
+    assert held.transactions == 2
+    assert Intake().accept(held, large, clock()) == "large"
+    assert stored(database) == ["a", "b", "first", "large"]
+    assert held.singles == 2
+
+
+def test_lone_run_that_fails_is_tried_once(database: Database, clock: Clock) -> None:
+    held = Held(database)
+    held.may_go_on.set()
+    with pytest.raises(IntegrityError):
+        Intake().accept(held, new_run(parent_id="nobody", step="s"), clock())
+    assert held.transactions == 1
+
+
+@POSTGRESQL
+def test_value_that_cannot_be_stored_is_in_no_log(database: Database, clock: Clock) -> None:
+    with pytest.raises(ValueError, match="NUL") as caught:
+        Intake().accept(database, new_run(tags={"token": "secret\0"}), clock())
+    assert "secret" not in str(caught.value)

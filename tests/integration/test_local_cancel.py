@@ -138,6 +138,8 @@ def test_a_stopped_shim_is_not_waited_for_for_ever(machine: Machine) -> None:
     record = machine.started_record("r1")
     grandchild = int((machine.runs / "r1" / "stdout").read_text())
     os.kill(record["shim"][0], signal.SIGSTOP)
+    while shim.read_process(record["shim"][0]).state != "T":
+        os.sched_yield()
     provider.cancel_workflow("r1")
     assert provider.get_workflow_statuses(["r1"])["r1"].provider_status == "canceling"
     assert shim.read_process(grandchild) is not None

@@ -208,12 +208,19 @@ def test_a_run_that_is_being_laid_out_is_unsure(machine: Machine) -> None:
     assert provider.find_workflow(run) == Absent()
 
 
+def facts(pid: int) -> tuple[int, bool]:
+    """When it started, and whether it lives and goes on."""
+    process = shim.read_process(pid)
+    assert process is not None
+    return process.start, process.state not in "ZXTt"
+
+
 def test_after_a_reboot_nothing_is_signalled(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = machine.provider()
     provider.submit_workflow(machine.run("r1", SPREAD))
     machine.said()
     record = machine.started_record("r1")
-    left = [int(pid) for pid in (machine.runs / "r1" / "stdout").read_text().split()]
+    left = {int(pid): facts(int(pid)) for pid in (machine.runs / "r1" / "stdout").read_text().split()}
     os.kill(record["shim"][0], signal.SIGKILL)
     machine.gone(record["shim"][0])
     machine.provider(launcher=NoLauncher()).submit_workflow(machine.run("r2", "count()"))
@@ -221,7 +228,7 @@ def test_after_a_reboot_nothing_is_signalled(machine: Machine, monkeypatch: pyte
     for run_id in "r1", "r2":
         status = machine.look_until(provider, run_id)
         assert (status.state, status.reason) == (State.SYSTEM_ERROR, "executor_lost")
-    assert [process.state for pid in left if (process := shim.read_process(pid))] == ["S"] * 3
+    assert len(left) == 3 and {pid: facts(pid) for pid in left} == left
     machine.run_shim("r2")
     assert machine.started() == []
 

@@ -178,9 +178,9 @@ def test_logs_are_appended_as_they_grow(machine: Machine, tmp_path: Path) -> Non
     (machine.runs / "r2").mkdir()
     (machine.runs / "r2" / "stdout").write_text("another's")
     script = f"""
-task = record / "tasks" / "step-1"
-task.mkdir(parents=True)
-(task / "stdout").write_text("task says")
+logs = record / "tasks"
+logs.mkdir()
+(logs / "step-1.stdout").write_text("task says")
 (record / "tasks.json").write_text(json.dumps([
     {{"task_id": "step-1", "name": "Step", "cmd": ["x"], "has_stdout": True, "has_stderr": True}},
     {{"task_id": "../../../r2", "name": "Out", "has_stdout": True}},
@@ -188,7 +188,7 @@ task.mkdir(parents=True)
 print("first", flush=True)
 say("here")
 signal.sigwait([signal.SIGUSR1])
-(task / "stderr").symlink_to({str(tmp_path / "ledger")!r})
+(logs / "step-1.stderr").symlink_to({str(tmp_path / "ledger")!r})
 print("second")
 """
     provider.submit_workflow(machine.run("r1", f"signal.pthread_sigmask(0, [signal.SIGUSR1])\n{script}"))

@@ -6,23 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from threading import Barrier
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.errors import KeyReused
 from app.models import RunEvent, RunTag, WorkflowRun
-from app.runs import acceptance, listing
-from app.runs.acceptance import NewAttachment, NewRun
+from app.runs import acceptance, counts, listing
+from app.runs.acceptance import AttachedFile, NewRun
 from app.states import State
 from tests.conftest import Clock
 from tests.rows import accept, bring_to, changes, events, new_run, row
 
-FILE = NewAttachment("data/a.txt", "a" * 64, 3)
+FILE = AttachedFile("data/a.txt", "a" * 64, 3)
 
 
 def put(database: Database, new: NewRun, now: datetime) -> str:
@@ -41,7 +42,7 @@ def test_everything_is_stored(database: Database, clock: Clock) -> None:
         workflow_engine_version="3",
         workflow_engine_parameters={"verbose": None},
         tags={"project": "x", "empty": ""},
-        attachments=(FILE, NewAttachment("b", "b" * 64, 2**40)),
+        attachments=(FILE, AttachedFile("b", "b" * 64, 2**40)),
     )
     assert put(database, new, clock()) == new.run_id
     run = row(database, new.run_id)
@@ -61,6 +62,63 @@ def test_everything_is_stored(database: Database, clock: Clock) -> None:
     assert {tuple(tag) for tag in tags} == {("project", "x"), ("empty", "")}
     (event,) = events(database, new.run_id)
     assert (event.from_state, event.to_state, event.by, event.at) == (None, State.QUEUED, "ann", clock())
+
+
+def test_however_a_run_is_accepted_the_same_rows_are_stored(database: Database, clock: Clock) -> None:
+    odd = {"deep": [[{"a": None}]], "long": 10**30, "float": 0.1, "text": "☃\0😀\ud800", "": True, "nan": float("nan")}
+    said: dict[str, object] = {
+        "workflow_params": odd,
+        "workflow_engine_parameters": {"verbose": None, "text": 'ä\\"'},
+        "tags": {"ä": "☃", "empty": ""},
+        "attachments": (FILE, AttachedFile("ä/☃", "b" * 64, 2**40)),
+        "note": "x" * 20_000,
+        "name": "ä☃😀\\'\"",
+    }
+    alone, together = new_run(**said), new_run(**said)
+    put(database, alone, clock())
+    database.transact_single(lambda session: acceptance.accept_new(session, [together], clock()))
+    one, other = (_stored(database, run.run_id) for run in (alone, together))
+    assert one == other
+    assert one["run"]["workflow_params"] == odd | {"nan": None}
+
+
+def _stored(database: Database, run_id: str) -> dict[str, Any]:
+    """All that a run has, but for what names it."""
+    with database.reading() as session:
+        run = session.get_one(WorkflowRun, run_id)
+        columns = {column.key: getattr(run, column.key) for column in inspect(WorkflowRun).column_attrs}
+        tags = session.execute(select(RunTag.key, RunTag.value).where(RunTag.run_id == run_id).order_by(RunTag.key))
+        return {
+            "run": columns | {"run_id": ""},
+            "tags": [tuple(tag) for tag in tags],
+            "files": listing.get_attachments(session, run_id),
+            "events": [
+                (event.at, event.from_state, event.to_state, event.by, event.note)
+                for event in listing.get_events(session, run_id)
+            ],
+        }
+
+
+def test_of_several_the_new_ones_are_accepted_with_what_is_theirs(database: Database, clock: Clock) -> None:
+    old = new_run(idempotency_key="k", tags={"n": "0"}, attachments=(FILE,))
+    put(database, old, clock())
+    again = replace(old, run_id=str(uuid4()), note="again")
+    fresh = [new_run(tags={"n": str(n)}, attachments=(FILE,), owner=f"owner {n % 2}") for n in range(3)]
+    accepted = database.transact_single(
+        lambda session: acceptance.accept_new(session, [fresh[0], again, *fresh[1:], old], clock())
+    )
+    assert accepted == {run.run_id for run in fresh}
+    assert count(database) == 4
+    for run in (old, *fresh):
+        assert changes(database, run.run_id) == [(None, "QUEUED")]
+        with database.reading() as session:
+            assert [file.path for file in listing.get_attachments(session, run.run_id)] == [FILE.path]
+    with database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(RunTag)) == 4
+        assert {owner: counts.by_state(session, owner)[State.QUEUED] for owner in ("owner 0", "owner 1")} == {
+            "owner 0": 2,
+            "owner 1": 1,
+        }
 
 
 def test_all_or_nothing(database: Database, clock: Clock) -> None:
@@ -202,7 +260,7 @@ def test_parent_must_exist(database: Database, clock: Clock) -> None:
 
 
 def test_fingerprint_tells_requests_apart_by_meaning_only() -> None:
-    new = new_run(workflow_params={"a": 1, "b": [1, 2]}, attachments=(FILE, NewAttachment("b", "b" * 64, 1)))
+    new = new_run(workflow_params={"a": 1, "b": [1, 2]}, attachments=(FILE, AttachedFile("b", "b" * 64, 1)))
     same = replace(new, run_id="other", workflow_params={"b": [1, 2], "a": 1}, attachments=new.attachments[::-1])
     assert same.fingerprint == new.fingerprint
     assert replace(new, workflow_params={"a": 1, "b": [2, 1]}).fingerprint != new.fingerprint

@@ -125,8 +125,9 @@ class Runs(RuleBasedStateMachine):
     def hint(self, which: int) -> None:
         run_id = self.some_run(which)
         run = self.expected[run_id]
-        heard = self.transact(lambda session: claims.hint(session, [run_id], self.clock()))
-        assert heard == ([] if run.is_over else ["local"])
+        waits = self.transact(lambda session: claims.waiting_at(session, run_id, self.clock()))
+        assert (waits is None) == run.is_over
+        self.transact(lambda session: claims.hint(session, [run_id], self.clock()))
         if not run.is_over:
             run.wake(self.clock())
 
@@ -324,7 +325,6 @@ def play(database: Database, clock: Clock, examples: int, steps: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

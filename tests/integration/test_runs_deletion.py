@@ -9,7 +9,7 @@ from app.database import Database
 from app.errors import Conflict, NotFound
 from app.models import Attachment, Base, RunEvent, RunTag, TaskLog, WorkflowRun
 from app.runs import deletion, listing, transitions
-from app.runs.acceptance import NewAttachment
+from app.runs.acceptance import AttachedFile
 from app.states import TERMINAL, State
 from tests.conftest import Clock
 from tests.rows import accept, bring_to, row
@@ -34,9 +34,7 @@ def size(database: Database, table: type[Base]) -> int:
 def test_everything_of_the_run_goes_and_nothing_else(database: Database, clock: Clock) -> None:
     made = []
     for _ in range(2):
-        run = bring_to(
-            database, State.RUNNING, clock(), tags={"a": "b"}, attachments=(NewAttachment("a", "a" * 64, 1),)
-        )
+        run = bring_to(database, State.RUNNING, clock(), tags={"a": "b"}, attachments=(AttachedFile("a", "a" * 64, 1),))
         end = transitions.End(State.COMPLETE, "over", tasks=[TASK])
         database.transact(lambda session, run=run, end=end: transitions.finish(session, run, end, clock(), by="daemon"))
         made.append(run.run_id)

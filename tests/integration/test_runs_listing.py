@@ -15,7 +15,7 @@ from app.database import Database
 from app.errors import NotFound
 from app.models import WorkflowRun
 from app.runs import counts, listing, transitions
-from app.runs.acceptance import NewAttachment
+from app.runs.acceptance import AttachedFile
 from app.runs.listing import Cursor, Page, RunFilter
 from app.states import State
 from tests.conftest import Clock
@@ -201,7 +201,7 @@ def test_owner_is_part_of_every_question(database: Database, runs: dict[str, str
 NAMES = st.text(st.sampled_from("aB%_\\*[]?^é "), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, pattern=NAMES)
 def test_only_the_star_is_special_in_a_name(database: Database, clock: Clock, name: str, pattern: str) -> None:
     run_id = accept(database, clock(), name=name, owner=name)
@@ -285,7 +285,7 @@ def test_what_is_known_of_many_ids(database: Database, runs: dict[str, str]) -> 
 
 def test_which_blobs_are_still_named(database: Database, clock: Clock) -> None:
     for _ in range(2):
-        accept(database, clock(), attachments=(NewAttachment("a", "a" * 64, 1), NewAttachment("b", "b" * 64, 1)))
+        accept(database, clock(), attachments=(AttachedFile("a", "a" * 64, 1), AttachedFile("b", "b" * 64, 1)))
     asked = ["a" * 64, "b" * 64, *(f"{number:064}" for number in range(40_000))]
     with database.reading() as session:
         assert listing.stored_blobs(session, asked) == {"a" * 64, "b" * 64}

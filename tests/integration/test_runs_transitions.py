@@ -138,13 +138,11 @@ def test_late_writer_changes_nothing(database: Database, clock: Clock, what: str
         assert not listing.get_tasks(session, run.run_id)
 
 
-def test_row_that_nobody_claimed_gives_no_right_to_write(database: Database, clock: Clock) -> None:
-    run = row(database, accept(database, clock()))
-    assert run.claim is None
-    assert not move(database, run, State.INITIALIZING, clock())
-    assert not finish(database, run, an_end(State.SYSTEM_ERROR), clock)
-    assert not database.transact(lambda session: transitions.note_run(session, run, provider_status="x"))
-    assert changes(database, run.run_id) == [(None, "QUEUED")]
+def test_what_is_no_column_is_no_news(database: Database, clock: Clock) -> None:
+    run = bring_to(database, State.RUNNING, clock())
+    with pytest.raises(KeyError, match="mising_since"):
+        database.transact(lambda session: transitions.note_run(session, run, misses=4, mising_since=clock()))
+    assert row(database, run.run_id).misses == 0
 
 
 # finish
@@ -236,7 +234,7 @@ def test_ended_run_never_changes(database: Database, clock: Clock, end: State) -
     for actor in Actor:
         cancel(database, run.run_id, clock, actor)
     assert record(database, run.run_id, "p-1", clock) is None
-    assert database.transact(lambda session: claims.hint(session, [run.run_id], clock())) == []
+    database.transact(lambda session: claims.hint(session, [run.run_id], clock()))
     later = clock.advance(days=1)
     assert not database.transact(lambda session: transitions.want_logs(session, run.run_id, later, later))
     assert claim_known(database, later) == claim_new(database, later) == []

@@ -65,8 +65,8 @@ def machine(tmp_path: Path) -> Iterator[WarmMachine]:
 class LocalEngine(ScriptEngine):
     """Says which locale, as engines do."""
 
-    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
-        launch = super().launch(run, run_dir)
+    def stage(self, run: Submission, run_dir: RunDir) -> Launch:
+        launch = super().stage(run, run_dir)
         return replace(launch, environment={**launch.environment, "LANG": "C.UTF-8"})
 
 
@@ -223,10 +223,11 @@ def test_without_a_server_runs_start_cold_until_it_is_back(machine: WarmMachine)
 
 
 def test_a_server_that_is_stopped_is_replaced(machine: WarmMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_launcher, "ANSWER_SECONDS", 0.2)
     server = machine.server()
     os.kill(server, signal.SIGSTOP)
-    assert run_to_end(machine, "count()").state == State.COMPLETE
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_launcher, "ANSWER_SECONDS", 0.2)
+        assert run_to_end(machine, "count()").state == State.COMPLETE
     machine.gone(server)
     assert machine.server() != server
     assert (machine.started(), machine.cold_starts) == (["r1"], ["r1"])
@@ -362,7 +363,7 @@ def test_a_server_leaves_when_another_has_its_place(machine: WarmMachine) -> Non
 
 
 def test_a_server_leaves_when_nobody_needs_it(machine: WarmMachine) -> None:
-    machine.gone(hasty(machine, 0.05))
+    machine.gone(hasty(machine, 1))
     assert machine.log().endswith("leaving: nobody has asked for long\n")
 
 

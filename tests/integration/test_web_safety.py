@@ -189,3 +189,11 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(runs: SampleRuns, clien
     assert cookie.startswith("wes_session=")
     for word in ("HttpOnly", "SameSite=Lax", "Secure"):
         assert word in cookie
+
+
+def test_the_api_reads_and_sets_no_cookie(runs: SampleRuns, client: FlaskClient) -> None:
+    client.get(f"/runs/{runs.accept()}")
+    client.set_cookie("wes_session", "spoilt")
+    answer = client.get("/ga4gh/wes/v1/runs")
+    assert answer.status_code == 200
+    assert not {"Set-Cookie", "Vary"} & set(answer.headers.keys())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.daemon.patience import OPENS_AFTER
 from app.daemon.workflow_daemon import WorkflowDaemon
@@ -31,6 +32,19 @@ def test_a_hint_during_the_work_is_not_lost(world: World) -> None:
     world.tick()
     run = world.run(run_id)
     assert run.claim is None and run.due_at == world.clock()
+
+
+@pytest.mark.parametrize("stranger", ["", "x" * 500, "1b4e28ba-2fa1-11d2-883f-0016d3cca427"])
+def test_a_strange_run_id_is_hinted_in_vain(daemon: WorkflowDaemon, stranger: str) -> None:
+    assert not daemon.hint(stranger)
+
+
+def test_a_hint_is_seen_by_every_daemon(world: World, daemon: WorkflowDaemon) -> None:
+    run_id = world.submit(provider_type="elsewhere")
+    later = world.clock() + timedelta(hours=1)
+    world.database.transact(lambda session: session.execute(update(WorkflowRun).values(due_at=later)))
+    assert daemon.hint(run_id)
+    assert world.run(run_id).due_at == world.clock()
 
 
 def test_a_late_writer_changes_nothing(world: World) -> None:
@@ -64,6 +78,43 @@ def test_two_daemons_start_every_run_once(world: World) -> None:
     assert sorted(world.platform.starts) == sorted(f"wes-{run_id}" for run_id in run_ids)
 
 
+def test_no_more_is_claimed_than_there_are_workers(world: World) -> None:
+    """What waits for a worker here another daemon could do."""
+    unsettled = [world.submit() for _ in range(3)]
+    sent = {"state": State.INITIALIZING, "submit_sent_at": world.clock()}
+    world.database.transact(
+        lambda session: session.execute(update(WorkflowRun).where(WorkflowRun.run_id.in_(unsettled)).values(sent))
+    )
+    new = [world.submit() for _ in range(5)]
+    waiting = WaitingPool()
+    world.new_loop(pool=waiting, workers=3).tick()
+    assert len(waiting.calls) == 3
+    assert all(world.run(run_id).claim is None for run_id in new)
+
+
+def hold_next(world: World, verb: str) -> tuple[threading.Event, threading.Event]:
+    """The next call of `verb` sets the first event and goes on with the second."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        wait(go_on)
+
+    world.platform.interrupt(verb, hold)
+    return entered, go_on
+
+
+class WaitingPool(Executor):
+    """Begins nothing."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[..., Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
+        self.calls.append(fn)
+        return Future()
+
+
 def test_room_is_kept_also_while_submits_are_under_way(world: World) -> None:
     provider = ScriptedProvider(world.platform)
     provider.max_active = 2
@@ -89,21 +140,36 @@ def test_room_is_kept_also_while_submits_are_under_way(world: World) -> None:
     assert len(world.platform.starts) == 3
 
 
+def test_a_run_that_is_being_submitted_takes_one_place(world: World) -> None:
+    provider = ScriptedProvider(world.platform)
+    provider.max_active = 2
+    pool = ThreadPoolExecutor(4)
+    world.restart(provider=provider, pool=pool)
+    being_sent, go_on = hold_next(world, "submit")
+    first = world.submit()
+    world.loop.tick()
+    wait(being_sent)
+    assert world.run(first).state == State.INITIALIZING
+    second, third = world.submit(), world.submit()
+    world.loop.tick()
+    while not world.platform.starts:
+        go_on.wait(0.01)
+    world.loop.tick()
+    go_on.set()
+    pool.shutdown()
+    assert sorted(world.platform.starts) == sorted([f"wes-{first}", f"wes-{second}"])
+    assert world.run(third).state == State.QUEUED
+
+
 def test_what_a_run_left_is_fetched_while_another_has_its_place(world: World) -> None:
     provider = ScriptedProvider(world.platform)
     provider.max_active = 1
     pool = ThreadPoolExecutor(4)
     world.restart(provider=provider, pool=pool)
     first, second, third = (world.submit() for _ in range(3))
-    fetching, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        fetching.set()
-        wait(go_on)
-
-    world.platform.interrupt("outputs", hold)
+    fetching, go_on = hold_next(world, "outputs")
     world.loop.tick()
-    while world.run(first).claim is not None or not world.platform.jobs:
+    while world.run(first).claim is not None or not world.platform.jobs or world.loop._busy:
         go_on.wait(0.01)
     world.platform.set("job-1", State.COMPLETE)
     world.clock.advance(seconds=15)
@@ -176,13 +242,7 @@ def test_a_daemon_takes_over_the_claims_of_its_dead_predecessor_at_once(world: W
 
 
 def test_a_stopped_daemon_gives_its_claims_back(world: World, daemon: WorkflowDaemon) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        entered.set()
-        wait(go_on)
-
-    world.platform.interrupt("submit", hold)
+    entered, go_on = hold_next(world, "submit")
     run_id = world.submit()
     daemon.hint(run_id)
     assert entered.wait(60)
@@ -194,7 +254,8 @@ def test_a_stopped_daemon_gives_its_claims_back(world: World, daemon: WorkflowDa
     assert run.provider_id == "job-1" and run.claim is None
 
 
-def test_runs_of_a_host_that_is_gone_for_good_end(world: World, daemon: WorkflowDaemon) -> None:
+def test_runs_of_a_host_that_is_gone_for_good_end(world: World) -> None:
+    daemon = _daemon(world)
     run_id = world.submit(provider_type="elsewhere")
     now = world.clock()
     world.database.transact(lambda session: _move_to_lost_host(session, run_id))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cwl_documents import MAX_BYTES
@@ -220,7 +220,6 @@ STEP = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES, STEP, max_size=4) | st.lists(STEP, max_size=4) | ANY_JSON, st.booleans())
 def test_nothing_that_users_write_makes_an_error(steps: Any, is_packed: bool) -> None:
     process = {"class": "Workflow", "id": "main", "steps": steps}

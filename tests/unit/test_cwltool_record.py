@@ -35,10 +35,15 @@ def note(run_dir: RunDir, *lines: str) -> None:
     run_dir.record.joinpath("events.jsonl").write_text("".join(lines))
 
 
+def keep_log(run_dir: RunDir, text: str) -> None:
+    """What step `a` wrote to stderr."""
+    log = run_dir.task_log("a", "stderr")
+    log.parent.mkdir()
+    log.write_text(text)
+
+
 def test_a_step_from_its_events(run_dir: RunDir) -> None:
-    logs = run_dir.record / "tasks" / "a"
-    logs.mkdir(parents=True)
-    logs.joinpath("stderr").write_text("oh no")
+    keep_log(run_dir, "oh no")
     note(run_dir, STARTED, ENDED)
     [task] = read_tasks(run_dir)
     assert (task.task_id, task.name, task.cmd, task.exit_code) == ("a", "step a", ("x", "y"), 3)
@@ -147,9 +152,7 @@ def test_no_output_object_is_refused(run_dir: RunDir, text: str) -> None:
 
 
 def test_a_failure_says_which_step_and_its_last_words(run_dir: RunDir) -> None:
-    logs = run_dir.record / "tasks" / "a"
-    logs.mkdir(parents=True)
-    logs.joinpath("stderr").write_text("\n".join(f"line {n}" for n in range(20)) + "\n\n")
+    keep_log(run_dir, "\n".join(f"line {n}" for n in range(20)) + "\n\n")
     note(run_dir, STARTED, ENDED)
     run_dir.stderr.write_text(
         "INFO cwltool 3\nINFO [job a] running\nWARNING [job a] exited with status: 3\n"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dag.document import MAX_STEPS, json_schema
@@ -186,7 +186,6 @@ def test_a_name_in_the_context_is_used_after_it_was_given() -> None:
     assert "must stand before" in problems["/base_context"]
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
@@ -376,7 +375,6 @@ def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
-@settings(deadline=None)
 @given(graphs(), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_every_step_runs_once_after_what_it_needs_whatever_fails(
     steps: list[dict[str, Any]], parallel: int, random: Any

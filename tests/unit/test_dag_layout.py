@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dag.layout import (
@@ -50,7 +50,6 @@ def across(layout: Layout, name: str) -> int:
     return layout.nodes[name][0]
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_no_two_nodes_overlap_and_all_are_in_the_picture(graph: nx.DiGraph) -> None:
     layout = laid_out(graph)
@@ -62,7 +61,6 @@ def test_no_two_nodes_overlap_and_all_are_in_the_picture(graph: nx.DiGraph) -> N
         assert 0 < y < layout.height - NODE_HEIGHT
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_every_edge_goes_down_from_node_to_node_and_through_none(graph: nx.DiGraph) -> None:
     layout = laid_out(graph)
@@ -79,7 +77,6 @@ def test_every_edge_goes_down_from_node_to_node_and_through_none(graph: nx.DiGra
             assert all(not node_x < entered[0] < node_x + NODE_WIDTH for node_x in beside)
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_a_node_is_just_below_the_lowest_of_those_that_it_needs(graph: nx.DiGraph) -> None:
     layout = laid_out(graph)
@@ -89,7 +86,6 @@ def test_a_node_is_just_below_the_lowest_of_those_that_it_needs(graph: nx.DiGrap
         assert y == (max(needed) + NODE_HEIGHT + LAYER_GAP if needed else top)
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_the_same_graph_looks_the_same(graph: nx.DiGraph) -> None:
     assert lay_out(graph) == lay_out(graph.copy())

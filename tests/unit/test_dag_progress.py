@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.dag.pipeline import Pipeline, parse
@@ -57,7 +57,6 @@ def pipelines(draw: st.DrawFn) -> Pipeline:
     return pipeline(*steps, sheets={"s.csv": [{"name": "a"}, {"name": "b"}]})
 
 
-@settings(deadline=None)
 @given(pipelines(), st.randoms(use_true_random=False), st.booleans())
 def test_it_is_as_planning_has_it_from_the_beginning_to_the_end(
     pipeline: Pipeline, chance: Any, is_cancelled: bool

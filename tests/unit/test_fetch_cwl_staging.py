@@ -46,8 +46,8 @@ class Run:
     def stage(self, workflow_url: str, params: dict[str, Any] | None = None) -> str:
         """The process URI; `inputs` holds what the engine will get."""
         fetcher = Fetcher(self.policy, lambda host, port: ["127.0.0.1"])
-        process, job = Staging(self.work, ".wes", self.policy, fetcher).stage(workflow_url, params or {})
-        self.inputs = json.loads(job.read_text())
+        process, self.text = Staging(self.work, ".wes", self.policy, fetcher).stage(workflow_url, params or {})
+        self.inputs = json.loads(self.text)
         return process
 
     def staged(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ def test_attached_documents_stay_as_they_are(tmp_path: Path) -> None:
     text = run.attach("wf.cwl", workflow("sub/tool.cwl", "'#inner'", "missing.cwl"))
     run.attach("sub/tool.cwl")
     assert run.stage("wf.cwl#main") == (run.work / "wf.cwl").as_uri() + "#main"
-    assert run.staged() == {"wf.cwl": text, "sub/tool.cwl": TOOL, ".wes/inputs.json": "{}"}
+    assert run.staged() == {"wf.cwl": text, "sub/tool.cwl": TOOL}
 
 
 def test_a_web_workflow_with_relative_imports_keeps_its_layout(tmp_path: Path, web: Web) -> None:
@@ -372,6 +372,5 @@ def test_inputs_are_yaml_whatever_is_in_them(tmp_path: Path) -> None:
     run.attach("wf.cwl")
     text = '\U0001f600 \x7f \x85 \u2028 \ufeff \ud7ff \\ " \n é'
     run.stage("wf.cwl", {"x": text})
-    raw = (run.work / ".wes" / "inputs.json").read_text(encoding="utf-8")
     assert run.inputs == {"x": text}
-    assert "\U0001f600" in raw and not set(raw) & set("\x7f\x85\u2028\ufeff")
+    assert "\U0001f600" in run.text and not set(run.text) & set("\x7f\x85\u2028\ufeff")

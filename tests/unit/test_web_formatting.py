@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.web.formatting import (
@@ -123,7 +123,6 @@ def test_a_long_line_of_progress_takes_linear_time() -> None:
     assert plain_text("%\r" * 30_000 + "end") == "end"
 
 
-@settings(deadline=None)
 @given(st.text("ab…参", max_size=40), st.integers(4, 30))
 def test_a_short_name_begins_and_ends_as_the_whole(text: str, columns: int) -> None:
     short = shorten(text, columns)

@@ -56,8 +56,8 @@ class Staging:
         self._fetched_files = 0
         self._fetched_bytes = 0
 
-    def stage(self, workflow_url: str, params: Mapping[str, Any]) -> tuple[str, Path]:
-        """The URI of the process to run, its #fragment kept, and the file with its inputs.
+    def stage(self, workflow_url: str, params: Mapping[str, Any]) -> tuple[str, str]:
+        """The URI of the process to run, its #fragment kept, and the text of its inputs, for a file anywhere.
 
         Raises Rejected, or NotAccepted where it may work later.
         """
@@ -70,17 +70,14 @@ class Staging:
                 raise Rejected(f"A reference is too long: {error}.", "workflow_unreachable") from error
             raise NotAccepted(f"The run's files cannot be laid out now: {error}") from error
 
-    def _staged(self, workflow_url: str, params: Mapping[str, Any]) -> tuple[str, Path]:
+    def _staged(self, workflow_url: str, params: Mapping[str, Any]) -> tuple[str, str]:
         entry, fragment = self._entry(workflow_url)
         process = self._place(entry, Kind.DOCUMENT, 0)
         self._check_entry(workflow_url, process)
         inputs = self._localized(dict(params))
         self._follow()
         self._rewrite()
-        job = self._folder / "inputs.json"
-        job.parent.mkdir(parents=True, exist_ok=True)
-        job.write_text(_json_for_yaml(inputs), encoding="utf-8")
-        return process.as_uri() + (f"#{fragment}" if fragment else ""), job
+        return process.as_uri() + (f"#{fragment}" if fragment else ""), _json_for_yaml(inputs)
 
     # The process document
 

@@ -1,11 +1,10 @@
 """The cwltool adapter: which requests it takes, how it is started, and what it left behind.
 
-Knows nothing of processes: the provider starts what `launch` says. What is read back is `cwltool_record`'s.
+Knows nothing of processes: the provider starts what `stage` returns. What is read back is `cwltool_record`'s.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import threading
@@ -69,32 +68,28 @@ class CwltoolEngine(WorkflowEngine):
         self._environment(run)
         cwltool_options.arguments(run.workflow_engine_parameters)
 
-    def stage(self, run: Submission, run_dir: RunDir) -> None:
-        for directory in (run_dir.work, run_dir.outputs, run_dir.record, _home(run_dir)):
-            directory.mkdir(parents=True, exist_ok=True)
-        fetcher = Fetcher(self._policy, self._resolver)
-        staging = Staging(run_dir.work, _free_name(run), self._policy, fetcher)
-        process, job = staging.stage(run.workflow_url, inputs_of(run.workflow_params))
-        _staged(run_dir).write_text(json.dumps({"process": process, "inputs": str(job)}))
-
-    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
+    def stage(self, run: Submission, run_dir: RunDir) -> Launch:
         environment = self._environment(run)
+        fetcher = Fetcher(self._policy, self._resolver)
+        staging = Staging(run_dir.work, _free_name(run, ".wes"), self._policy, fetcher)
+        process, inputs = staging.stage(run.workflow_url, inputs_of(run.workflow_params))
+        job = run_dir.work / _free_name(run, "inputs", ".json")
+        job.write_text(inputs, encoding="utf-8")
         options = [*self._container_arguments(), *cwltool_options.arguments(run.workflow_engine_parameters)]
         places = ["--outdir", str(run_dir.outputs), "--tmpdir-prefix", f"{run_dir.tmp}/"]
-        own = ["--record", str(run_dir.record), "--documents", str(run_dir.work), "--"]
-        staged = json.loads(_staged(run_dir).read_text())
+        own = [str(run_dir.record), str(run_dir.work)]
         return Launch(
             argv=(
                 *(str(environment.python), "-I", str(RUNNER), *own, "--disable-color", "--relax-path-checks"),
-                *(*options, *places, staged["process"], staged["inputs"]),
+                *(*options, *places, process, str(job)),
             ),
             environment={
                 "PATH": self._search_path,
-                "HOME": str(_home(run_dir)),
+                "HOME": str(run_dir.tmp),
                 "TMPDIR": str(run_dir.tmp),
                 "LANG": "C.UTF-8",
             },
-            shown_cmd=("cwltool", *options, run.workflow_url, "inputs.json"),
+            shown_cmd=("cwltool", *options, run.workflow_url, job.name),
         )
 
     def outputs(self, run_dir: RunDir) -> dict[str, Any]:
@@ -145,15 +140,7 @@ class CwltoolEngine(WorkflowEngine):
         return done.returncode == 0
 
 
-def _home(run_dir: RunDir) -> Path:
-    return run_dir.tmp / "home"
-
-
-def _staged(run_dir: RunDir) -> Path:
-    return run_dir.record / "staged.json"
-
-
-def _free_name(run: Submission) -> str:
-    """A folder of `work/` that no attachment has."""
+def _free_name(run: Submission, stem: str, ending: str = "") -> str:
+    """A name in `work/` that no attachment has."""
     taken = {attachment.path.split("/")[0].casefold() for attachment in run.attachments}
-    return next(name for number in range(len(taken) + 1) if (name := f".wes{number or ''}") not in taken)
+    return next(name for number in range(len(taken) + 1) if (name := f"{stem}{number or ''}{ending}") not in taken)

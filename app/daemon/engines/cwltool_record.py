@@ -40,15 +40,14 @@ def read_tasks(run_dir: RunDir) -> list[Task]:
     for event in _events(run_dir.record / EVENTS):
         task_id, at = event["task"], _time(event.get("time"))
         if event["event"] == "started" and task_id not in tasks:
-            logs = run_dir.record / "tasks" / task_id
             tasks[task_id] = Task(
                 task_id=task_id,
                 name=str(event.get("name") or task_id),
                 cmd=tuple(map(str, _list(event.get("argv")))),
                 start_time=at,
                 system_logs=_resources(event),
-                has_stdout=logs.joinpath("stdout").is_file(),
-                has_stderr=logs.joinpath("stderr").is_file(),
+                has_stdout=run_dir.task_log(task_id, "stdout").is_file(),
+                has_stderr=run_dir.task_log(task_id, "stderr").is_file(),
             )
         elif event["event"] == "ended" and task_id in tasks:
             tasks[task_id] = _ended(tasks[task_id], event, at)
@@ -176,7 +175,7 @@ def _failed_steps(run_dir: RunDir) -> Iterator[str]:
     tasks = [task for task in read_tasks(run_dir) if task.task_id in failed]
     for task in tasks[:SHOWN_STEPS]:
         how = "failed" if task.exit_code is None else f"ended with exit code {task.exit_code}"
-        last_lines = _tail(run_dir.record / "tasks" / task.task_id / "stderr")[-SHOWN_STEP_LINES:]
+        last_lines = _tail(run_dir.task_log(task.task_id, "stderr"))[-SHOWN_STEP_LINES:]
         yield "\n".join([f"Step {task.name} {how}{':' if last_lines else '.'}", *(f"  {line}" for line in last_lines)])
     if len(tasks) > SHOWN_STEPS:
         yield f"{len(tasks) - SHOWN_STEPS} more steps failed."

@@ -2,12 +2,12 @@
 
 Executed by an engine environment's python; imports nothing of `app`, and the service never imports it:
 
-    python -I cwltool_runner.py --record DIR --documents DIR -- CWLTOOL_ARGUMENTS
+    python -I cwltool_runner.py RECORD DOCUMENTS CWLTOOL_ARGUMENTS
 
 `-I` matters: without it the modules beside this file would hide the real cwltool.
 
-    <record>/events.jsonl          one event a line, appended whole: {"event": "started" | "ended", "task", "time", …}
-    <record>/tasks/<task_id>/      stdout and stderr: what a step wrote and did not redirect itself
+    RECORD/events.jsonl            one event a line, appended whole: {"event": "started" | "ended", "task", "time", …}
+    RECORD/tasks/<task_id>/        stdout and stderr: what a step wrote and did not redirect itself
 
 A fork server (fork_server.py) calls `warm_up` once, and `run_warm` in a fork of its own for each run.
 """
@@ -35,6 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import cwltool.argparser
 import cwltool.process
 import psutil
 from cwl_utils import sandboxjs
@@ -61,6 +62,9 @@ WARM_UP_TOOL = {
     "outputs": {"said": "stdout"},
     "stdout": "said.txt",
 }
+
+
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class Record:
@@ -92,12 +96,12 @@ class Record:
             self.end(task_id, "canceled")
 
     def open_log(self, task_id: str, stream: str) -> IO[bytes]:
-        path = self._directory / "tasks" / task_id / stream
+        path = self._directory / "tasks" / f"{task_id}.{stream}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
 
     def _new_task_id(self, name: str) -> str:
-        stem = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:100] or "step"
+        stem = _ODD.sub("_", name).lstrip(".")[:100] or "step"
         with self._lock:
             return str(uniquename(stem, self._task_ids))
 
@@ -363,7 +367,6 @@ def shown_version() -> str:
 
 def warm_up(scratch: str) -> None:
     """Load all that is the same for every run, and read a document of each version for what is made on first use."""
-    parser()
     shown_version()
     for schema in (*CWL_VERSIONS, INTERNAL_VERSION):
         cwltool.process.get_schema(schema)
@@ -373,6 +376,7 @@ def warm_up(scratch: str) -> None:
         loading = LoadingContext()
         loading.fetcher_constructor = staged_documents(Path(scratch))
         load_tool(str(document), loading)
+    parser().parse_args(["--outdir", scratch, "--no-container", scratch])  # last: Python keeps only so many patterns
 
 
 def run_warm(argv: list[str]) -> int:
@@ -382,15 +386,16 @@ def run_warm(argv: list[str]) -> int:
 
 def run(argv: list[str], *, is_warm: bool = False) -> int:
     """Run one workflow; returns cwltool's exit code (0, 1, 33 = unsupported), or ends the process with 143 on TERM."""
-    own = _own_arguments(argv)
-    args = parser().parse_args(own.cwltool)
-    record = Record(own.record)
+    record_dir, documents, *arguments = argv
+    args = parser().parse_args(arguments)
+    cwltool.argparser.arg_parser = parser  # for its defaults it would make another
+    record = Record(Path(record_dir))
     end_on_sigterm(record, Path(os.path.dirname(args.tmpdir_prefix)))  # noqa: PTH120 - Path would drop the last slash
     use_bundled_node()
     loading = LoadingContext(vars(args))
     loading.singularity, loading.podman = args.singularity, args.podman
     loading.construct_tool_object = recorded_tools(record)
-    loading.fetcher_constructor = staged_documents(own.documents)
+    loading.fetcher_constructor = staged_documents(Path(documents))
     code = main(
         args=args,
         stdin=sys.stdin,
@@ -405,16 +410,6 @@ def run(argv: list[str], *, is_warm: bool = False) -> int:
 
 def _keep_schemas() -> None:
     """Instead of what cwltool does otherwise: forget all schemas and load them anew."""
-
-
-def _own_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--record", type=Path, required=True)
-    parser.add_argument("--documents", type=Path, required=True)
-    parser.add_argument("cwltool", nargs=argparse.REMAINDER)
-    own = parser.parse_args(argv)
-    own.cwltool = own.cwltool[1:] if own.cwltool[:1] == ["--"] else own.cwltool
-    return own
 
 
 if __name__ == "__main__":

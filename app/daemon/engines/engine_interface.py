@@ -6,10 +6,10 @@ An engine adapter knows its engine's options and records. Process life is `provi
         request.json             what to run (RunDir.request), written whole before the shim starts
         lock started.json cancel exit.json
         stdout stderr            the engine's own streams
-        work/                    attachments by their paths, fetched documents; the engine runs here
+        work/                    attachments by their paths, fetched documents, inputs; the engine runs here
         outputs/                 final outputs only
         tmp/                     everything temporary; removed by the shim when the engine ends
-        record/                  the engine's machine-readable record: events, task logs (tasks/<task_id>/stdout|stderr)
+        record/                  the engine's machine-readable record: events, task logs (tasks/<task_id>.stdout|stderr)
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class RunDir:
     def stderr(self) -> Path:
         return self.root / "stderr"
 
+    def task_log(self, task_id: str, stream: str) -> Path:
+        """`stream`: stdout or stderr."""
+        return self.record / "tasks" / f"{task_id}.{stream}"
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -85,15 +89,12 @@ class WorkflowEngine(ABC):
         """Raises Rejected with the reason where this request cannot be run here (option, version)."""
 
     @abstractmethod
-    def stage(self, run: Submission, run_dir: RunDir) -> None:
-        """Lay out documents and inputs in `work/` so that the engine needs nothing else; may fetch, within time limits.
+    def stage(self, run: Submission, run_dir: RunDir) -> Launch:
+        """Lay out documents and inputs so that the engine needs nothing else; may fetch, within time limits.
 
-        The attachments are already laid out. Raises Rejected (e.g. 404, forbidden address) or NotAccepted (try later).
+        The attachments lie in `work/` already. Returns the command that runs what was laid out. Raises Rejected
+        (e.g. 404, forbidden address) or NotAccepted (try later).
         """
-
-    @abstractmethod
-    def launch(self, run: Submission, run_dir: RunDir) -> Launch:
-        """The command for the staged run. Pure apart from reading `run_dir`."""
 
     @abstractmethod
     def outputs(self, run_dir: RunDir) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class WorkflowEngine(ABC):
 
     @abstractmethod
     def tasks(self, run_dir: RunDir) -> list[Task]:
-        """The steps so far, from the engine's record. Logs lie at record/tasks/<task_id>/stdout and stderr."""
+        """The steps so far, from the engine's record. Their logs are `RunDir.task_log`s."""
 
     def failure(self, run_dir: RunDir, exit_code: int) -> str:
         """Why the engine failed, in words for the user: usually the last lines that matter of stderr."""

@@ -189,8 +189,7 @@ class Definitions:
         """With every document that it refers to, as the service's engine has no network."""
         if urlsplit(workflow_url).path.endswith(".zip"):
             return self._fetched(workflow_url, folder)
-        process, inputs = Staging(folder, "wes-imports", self._policy, Fetcher(self._policy)).stage(workflow_url, {})
-        inputs.unlink()
+        process, _ = Staging(folder, "wes-imports", self._policy, Fetcher(self._policy)).stage(workflow_url, {})
         parts = urlsplit(process)
         if parts.fragment not in ("", "main"):
             words = f"workflow_url: HealthOmics runs the main process of a CWL document, not #{parts.fragment}."

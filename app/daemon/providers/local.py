@@ -51,6 +51,7 @@ from app.daemon.providers.provider_interface import (
 from app.daemon.providers.shim_launcher import ShimLauncher
 from app.errors import NotAccepted, OutcomeUnknown, ProviderError, Rejected
 from app.states import State
+from app.unrelated_folders import keep_apart
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class LocalProvider(WorkflowProviderInterface):
     ) -> None:
         """`runs`: where run directories are made. `keep_seconds`: how long those of ended runs stay."""
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep_apart(runs)
         self._runs = runs.resolve()
         self._engines = {engine.name.lower(): engine for engine in engines}
         self._launcher = launcher
@@ -256,8 +258,7 @@ class LocalProvider(WorkflowProviderInterface):
             engine = self._engine_for(run)
             run_dir = make_run_dir(root)
             lay_out(run.attachments, run_dir.work)
-            engine.stage(run, run_dir)
-            launch = engine.launch(run, run_dir)
+            launch = engine.stage(run, run_dir)
             request = {
                 "run_id": run.run_id,
                 "engine": engine.name,

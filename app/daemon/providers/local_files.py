@@ -111,8 +111,8 @@ def append_task_logs(root: Path, tasks: Iterable[Task], sink: LogSink) -> None:
         if TASK_ID.fullmatch(task.task_id):
             for stream, is_there in zip(STREAMS, (task.has_stdout, task.has_stderr), strict=True):
                 if is_there:
-                    where = ("record", "tasks", task.task_id, stream)
-                    _append_new(root, where, f"tasks/{task.task_id}/{stream}", sink)
+                    where = RunDir(root).task_log(task.task_id, stream).relative_to(root)
+                    _append_new(root, where.parts, f"tasks/{task.task_id}/{stream}", sink)
 
 
 def _append_new(root: Path, where: tuple[str, ...], name: str, sink: LogSink) -> None:
