@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE
+from tests.fakes.bvbrc import addresses
 from tests.fakes.server import InProcess
 from tests.services import Services
 
@@ -53,8 +53,7 @@ def services(fake: InProcess) -> Iterator[Services]:
     settings = {
         "PROVIDERS": "bvbrc,dag",
         "DEFAULT_WES_PROVIDER": "bvbrc",
-        "BVBRC_SERVICE_URL": f"{fake.url}{APP_SERVICE}",
-        "BVBRC_WORKSPACE_URL": f"{fake.url}{WORKSPACE}",
+        **addresses(fake.url),
         "DAEMON_STATUS_CHECK_INTERVAL": "0.5",
         "DAEMON_POLL_INTERVAL": "0.5",
         "LOG_LEVEL": "DEBUG",

@@ -11,7 +11,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
+from tests.fakes.bvbrc import Bvbrc, addresses
 from tests.fakes.server import InThread
 from tests.services import Services
 
@@ -58,8 +58,7 @@ def services(engine_environment: Path) -> Iterator[Services]:
     with InThread(Bvbrc(speed=30.0)) as bvbrc:
         settings = {
             "PROVIDERS": "local,bvbrc,dag",
-            "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
-            "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
+            **addresses(bvbrc.url),
             "DAEMON_POLL_INTERVAL": "1",
             "DAEMON_STATUS_CHECK_INTERVAL": "1",
         }

@@ -22,7 +22,7 @@ from app.fake_service.faults import Faults
 from app.fake_service.ledger import Ledger
 from app.fake_service.server import FakeService
 from tests.curl import curl
-from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE, Bvbrc
+from tests.fakes.bvbrc import IMPATIENT, Bvbrc, addresses
 from tests.fakes.server import InThread
 from tests.services import Services
 from tests.unit.test_dag import SEED
@@ -135,8 +135,8 @@ def engine(bvbrc: InThread) -> Iterator[Services]:
     """The service as the earlier pipeline engine's users have it: BV-BRC, and nothing else."""
     settings = {
         "PROVIDERS": "bvbrc,dag",
-        "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
-        "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
+        **addresses(bvbrc.url),
+        **IMPATIENT,
         "DAEMON_POLL_INTERVAL": "1",
         "DAEMON_STATUS_CHECK_INTERVAL": "1",
     }

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.test_healthomics import BUCKET, WORKFLOW, Cloud
 from tests.acceptance.test_healthomics import cloud as cloud
 from tests.curl import curl
-from tests.fakes.bvbrc import APP_SERVICE, WORKSPACE
+from tests.fakes.bvbrc import IMPATIENT, addresses
 from tests.fakes.server import InProcess
 from tests.services import Services
 
@@ -71,11 +71,8 @@ def bvbrc() -> Iterator[InProcess]:
 
 @pytest.fixture
 def services(engine_environment: Path, cloud: Cloud, bvbrc: InProcess) -> Iterator[Services]:
-    addresses = {
-        "BVBRC_SERVICE_URL": f"{bvbrc.url}{APP_SERVICE}",
-        "BVBRC_WORKSPACE_URL": f"{bvbrc.url}{WORKSPACE}",
-    }
-    with Services(cloud.settings(PROVIDERS="local,healthomics,bvbrc,dag", **addresses)) as services:
+    settings = cloud.settings(PROVIDERS="local,healthomics,bvbrc,dag", **addresses(bvbrc.url), **IMPATIENT)
+    with Services(settings) as services:
         yield services
 
 

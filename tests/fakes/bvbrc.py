@@ -21,6 +21,8 @@ from tests.fakes.server import Service, serve, verb
 
 APP_SERVICE, WORKSPACE = "/services/app_service", "/services/Workspace"
 LOGS = f"{APP_SERVICE}/task_info/"
+IMPATIENT = {"BVBRC_PREFLIGHT_SECONDS": "10", "BVBRC_GRACE_SECONDS": "10"}
+"""Settings for who kills a daemon: what died before it was sent waits half a minute for an answer, not 25."""
 BLOCKED = b"<html><head><title>Attention Required! | Cloudflare</title></head><body>You have been blocked</body></html>"
 METHODS = {
     "AppService": (
@@ -163,6 +165,11 @@ class Bvbrc(Service):
             setattr(self.options, name, value)
 
 
+def addresses(url: str) -> dict[str, str]:
+    """The settings that lead to the fake there."""
+    return {"BVBRC_SERVICE_URL": f"{url}{APP_SERVICE}", "BVBRC_WORKSPACE_URL": f"{url}{WORKSPACE}"}
+
+
 def _result(value: list[Any]) -> Reply:
     return Reply.of_json(200, {"jsonrpc": "2.0", "id": "1", "result": value})
 
@@ -183,11 +190,7 @@ def main() -> None:
     serve(
         fake,
         port,
-        lambda url: {
-            "BVBRC_SERVICE_URL": f"{url}{APP_SERVICE}",
-            "BVBRC_WORKSPACE_URL": f"{url}{WORKSPACE}",
-            "BVBRC_TOKEN": f"'{fake.token()}'",  # for requests, in X-BVBRC-Token
-        },
+        lambda url: {**addresses(url), "BVBRC_TOKEN": f"'{fake.token()}'"},  # for requests, in X-BVBRC-Token
     )
 
 
