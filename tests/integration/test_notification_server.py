@@ -7,13 +7,17 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
 from app import hints
 from app.daemon.notification_server import MAX_BODY_BYTES, MAX_CONNECTIONS, MetricsPage, NotificationServer
+from app.daemon.providers import shim
+from app.daemon.providers.shim_launcher import keep_hint_target
 
 RUN_ID = "6a36a4a6-5c4e-4b0e-9a58-000000000001"
 
@@ -79,6 +83,21 @@ def test_a_hint_that_breaks_off_is_one_line_in_the_log(caplog: pytest.LogCapture
         server.stop()
     (line,) = [record for record in caplog.records if record.message == "a hint broke off"]
     assert (line.exc_info, vars(line)["error"]) == (None, "ValueError: no room")
+
+
+def test_a_shim_hears_its_answer_out(tmp_path: Path) -> None:
+    """Else the daemon's log tells of a hint that broke off for every run."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        keep_hint_target(tmp_path / "hint.json", f"http://127.0.0.1:{server.getsockname()[1]}/", "s3cret")
+        said = pool.submit(shim.send_hint, RUN_ID, str(tmp_path / "hint.json"))
+        connection, _ = server.accept()
+        with connection:
+            assert RUN_ID.encode() in connection.recv(4096)
+            for part in (b"HTTP/1.0 200 OK\r\n\r\n", b"{", b"}"):
+                connection.sendall(part)
+                time.sleep(0.1)
+            assert not said.done()
+        said.result()
 
 
 def _say(url: str, text: bytes) -> bytes:

@@ -395,7 +395,8 @@ def send_hint(run_id: str, hint_file: str) -> None:
             lines += [f"X-WES-Timestamp: {timestamp}", f"X-WES-Signature: sha256={signature}"]
         with socket.create_connection((url.hostname, url.port), HINT_TIMEOUT_SECONDS) as daemon:
             daemon.sendall("\r\n".join([*lines, "", ""]).encode() + body)  # http.client would double the shim's start
-            daemon.recv(1)
+            while daemon.recv(4096):  # who leaves in mid-answer breaks it off, and the daemon says so in its log
+                pass
 
 
 def main() -> None:
