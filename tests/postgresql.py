@@ -18,10 +18,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 
 START_SECONDS = 60
@@ -133,14 +135,32 @@ class Postgresql:
             return
         if self._process.poll() is None:
             if how == signal.SIGKILL:
-                os.killpg(self._process.pid, how)  # its backends sit in sessions of their own and follow by themselves
+                self._kill_all(psutil.Process(self._process.pid))
             else:
                 self._process.send_signal(how)
         self._process.wait(START_SECONDS)
         self._process = None
 
+    def _kill_all(self, server: psutil.Process) -> None:
+        """Its backends, in sessions of their own, would follow by themselves, and hold its memory until they have."""
+        server.suspend()  # so that it starts no more
+        processes = [*server.children(recursive=True), server]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        while any(map(_lives, processes)):
+            time.sleep(0.01)
+
     def _remove(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A zombie holds nothing any more, whenever its parent takes notice."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _short_directory(in_memory: bool) -> Path:

@@ -292,7 +292,7 @@ def _stored(path: Path, name: str) -> StoredFile:
         raise no_file(name) from None
     if not stat.S_ISREG(status.st_mode):
         raise no_file(name)
-    version = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    version = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"  # many a clock only ticks every 4 ms
     return StoredFile(name, status.st_size, status.st_mtime, version, lambda: _open(path, name))
 
 

@@ -151,7 +151,7 @@ class BvbrcHarness(CloudHarness):
         self.fake.control.fail(**fault)
 
     def heal(self) -> None:
-        self.fake.control.clear()
+        self.fake.control.heal()
         self.new_token()
 
     def new_token(self) -> None:

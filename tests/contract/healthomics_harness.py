@@ -130,7 +130,7 @@ class HealthOmicsHarness(CloudHarness):
 
     def heal(self) -> None:
         """The pauses that the platform asked for are over as well."""
-        self.fake.control.clear()
+        self.fake.control.heal()
         self._healed += LONGEST_PAUSE_SECONDS
 
     def say(self, provider_id: str, word: str) -> None:

@@ -101,7 +101,7 @@ class SevenBridgesHarness(CloudHarness):
 
     def heal(self) -> None:
         """Any pause that the platform asked for is over, too."""
-        self.fake.control.clear()
+        self.fake.control.heal()
         self._wait(ANY_PAUSE)
 
     def say(self, provider_id: str, word: str) -> None:

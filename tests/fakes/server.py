@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -73,9 +75,8 @@ class Service(ABC):
             self._requests.append(_record(name, request, fault))
         if fault is None:
             return self._do(request)
-        if fault.kind == "hang":
-            self._hang(fault.seconds)
-        reply = self._do(request) if fault.commits else Reply(200)
+        with self._hang(fault.seconds) if fault.kind == "hang" else nullcontext():
+            reply = self._do(request) if fault.commits else Reply(200)
         return self.refusal(fault.kind, fault.seconds) if fault.kind in REFUSALS else fault.spoil(reply)
 
     def command(self, name: str, arguments: Mapping[str, Any]) -> Reply:
@@ -103,13 +104,18 @@ class Service(ABC):
             except Exception:
                 return self.broken(traceback.format_exc())
 
-    def _hang(self, seconds: float | None) -> None:
+    @contextmanager
+    def _hang(self, seconds: float | None) -> Iterator[None]:
+        """What has waited counts as hanging until it is done."""
         with self._lock:
             self._hanging += 1
             gate = self.gate
         gate.wait(seconds)
-        with self._lock:
-            self._hanging -= 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._hanging -= 1
 
     @verb
     def fail(self, kind: str, **fault: Any) -> None:
@@ -185,7 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         target = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever asked was killed: half a request is none
+            self.close_connection = True
+            return
         service = self.server.service
         if target.path.startswith(CONTROL):
             reply: Reply | None = service.command(target.path.removeprefix(CONTROL), json.loads(body))
@@ -260,6 +270,13 @@ class Control:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda **arguments: self._call(name, arguments)
+
+    def heal(self) -> None:
+        """No more faults; what hangs has been done when this returns."""
+        self.clear()
+        while self.hanging():
+            self.release()
+            time.sleep(0.01)
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         connection = HTTPConnection(self._host, timeout=60)

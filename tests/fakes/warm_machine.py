@@ -101,9 +101,10 @@ def fork_servers(directory: Path) -> list[int]:
     """Pids of all fork servers below `directory`, whether they answer or not.
 
     What one has forked bears its title for a moment, and not its lock, which the kernel notes under the server's pid.
+    Where many are locked the kernel tells it in pieces, and what is unlocked between two hides an entry: so twice.
     """
     title = f"wes fork server {directory}".encode()
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    locks = [line.split() for _ in range(2) for line in Path("/proc/locks").read_text().splitlines()]
     holders = {int(lock[4]) for lock in locks if lock[1] == "FLOCK"}
     return [pid for pid in holders if _command_line(pid).startswith(title)]
 

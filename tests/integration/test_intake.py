@@ -46,7 +46,7 @@ class Held(Database):
 def accepted_together(database: Held, clock: Clock, *runs: NewRun) -> Iterator[list[Future[str]]]:
     """One run holds the turn while `runs` come to wait for it."""
     intake = Intake()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(1 + len(runs)) as pool:
         first = pool.submit(intake.accept, database, new_run(run_id="first"), clock())
         database.began.wait()
         others = [pool.submit(intake.accept, database, run, clock()) for run in runs]

@@ -21,11 +21,10 @@ def test_what_rang_before_ends_the_next_sleep_once() -> None:
 
 
 def test_it_rings_within_the_time_that_was_said() -> None:
-    alarm = Alarm()
+    alarm, before = Alarm(), time.monotonic()
     alarm.ring(FOREVER)
     alarm.ring(0.05)
     alarm.ring(FOREVER)
-    before = time.monotonic()
     alarm.sleep(FOREVER)
     assert time.monotonic() - before >= 0.05
 

@@ -203,8 +203,11 @@ def test_flood_is_dropped(listener: Listener) -> None:
     assert listener.run_ids(1) == ["later"]
 
 
-def test_new_runs_that_come_while_another_hint_is_sent_share_one(listener: Listener) -> None:
+def test_new_runs_that_come_while_another_hint_is_sent_share_one(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hint that waits still wakes the provider for all of them; each provider has its own, and nothing else waits."""
+    monkeypatch.setattr("app.hints.GATHER_SECONDS", 1.0)
     listener.go_on.clear()
     hinter = Hinter(listener.url, "")
     hinter.hint_new("r-0", "local")
