@@ -229,6 +229,8 @@ def test_after_a_reboot_nothing_is_signalled(machine: Machine, monkeypatch: pyte
         status = machine.look_until(provider, run_id)
         assert (status.state, status.reason) == (State.SYSTEM_ERROR, "executor_lost")
     assert len(left) == 3 and {pid: facts(pid) for pid in left} == left
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
     machine.run_shim("r2")
     assert machine.started() == []
 
