@@ -22,13 +22,14 @@ def curl(*arguments: str) -> Any:
         return done.stdout.decode()
 
 
-def wait_for(what: str, holds: Callable[[], Any]) -> None:
+def wait_for(what: str, holds: Callable[[], Any], log: Callable[[], str] = str) -> None:
+    """`what` goes wrong if it never does, and the end of that log then."""
     deadline = time.monotonic() + END_SECONDS
     while not holds():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, f"{what}\n{log()[-3000:]}"
         time.sleep(0.1)
 
 
 def wait_for_state(services: Services, run_id: str, state: str) -> None:
     url = f"{services.url}/runs/{run_id}/status"
-    wait_for(f"{run_id} is not {state}\n{services.log('daemon')[-3000:]}", lambda: curl(url)["state"] == state)
+    wait_for(f"{run_id} is not {state}", lambda: curl(url)["state"] == state, lambda: services.log("daemon"))

@@ -18,13 +18,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 import psycopg
+
+from tests import processes
 
 START_SECONDS = 60
 MEMORY = "/dev/shm"  # a disk that other work keeps busy makes a new database take 20 times longer
@@ -144,23 +145,10 @@ class Postgresql:
     def _kill_all(self, server: psutil.Process) -> None:
         """Its backends, in sessions of their own, would follow by themselves, and hold its memory until they have."""
         server.suspend()  # so that it starts no more
-        processes = [*server.children(recursive=True), server]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        while any(map(_lives, processes)):
-            time.sleep(0.01)
+        processes.end([*server.children(recursive=True), server], START_SECONDS)
 
     def _remove(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _lives(process: psutil.Process) -> bool:
-    """A zombie holds nothing any more, whenever its parent takes notice."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _short_directory(in_memory: bool) -> Path:

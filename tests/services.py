@@ -32,6 +32,7 @@ import psutil
 import requests
 
 from app.client.wes_client import WesClient
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_ENGINES = ROOT / "var" / "test-engines"
@@ -209,12 +210,7 @@ def end_processes_of(directory: Path) -> None:
     own = [
         process for process in psutil.process_iter() if process.pid != os.getpid() and works_below(process, directory)
     ]
-    for process in own:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(own, timeout=STOP_SECONDS)
+    processes.end(own, STOP_SECONDS)
 
 
 def works_below(process: psutil.Process, directory: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from tests.acceptance.test_healthomics import BUCKET, WORKFLOW, Cloud
 from tests.acceptance.test_healthomics import cloud as cloud
-from tests.curl import curl
+from tests.curl import END_SECONDS, curl, wait_for
 from tests.fakes.bvbrc import IMPATIENT, addresses
 from tests.fakes.server import InProcess
 from tests.services import Services
@@ -21,7 +20,6 @@ from tests.services import Services
 TOOL = Path(__file__).parents[1] / "workflows" / "counted.cwl"
 USER = "alice@patricbrc.org"
 CONTIGS = f"/{USER}/home/Assembly/.sample1/contigs.fa"
-SECONDS = 240.0
 PIPELINE: dict[str, Any] = {
     "workflow_name": "assemble there, call elsewhere, report here",
     "base_context": {"ledger": "", "folder": f"/{USER}/home"},
@@ -88,19 +86,15 @@ def submit(services: Services, directory: Path, ledger: Path, token: str) -> str
     return str(curl("-X", "POST", "-H", f"X-BVBRC-Token: {token}", f"{services.url}/runs", *form)["run_id"])
 
 
-def wait_for(services: Services, run_id: str, step: str) -> None:
+def wait_for_step(services: Services, run_id: str, step: str) -> None:
     """Until this step has begun, or the pipeline's end."""
-    deadline = time.monotonic() + SECONDS
-    while True:
+
+    def has_begun() -> bool:
         run = curl(f"{services.url}/runs/{run_id}")
-        if step in [task["name"] for task in run["task_logs"]] or run["state"] not in (
-            "QUEUED",
-            "INITIALIZING",
-            "RUNNING",
-        ):
-            return
-        assert time.monotonic() < deadline, (run, services.log("daemon")[-3000:])
-        time.sleep(0.05)
+        is_over = run["state"] not in ("QUEUED", "INITIALIZING", "RUNNING")
+        return is_over or step in [task["name"] for task in run["task_logs"]]
+
+    wait_for(f"{step} does not begin", has_begun, lambda: services.log("daemon"))
 
 
 @pytest.mark.parametrize("killed_at", [(), ("panel", "assemble", "call", "report")], ids=["at peace", "kill -9"])
@@ -112,10 +106,10 @@ def test_one_pipeline_over_three_places(
     ledger = tmp_path / "ledger"
     run_id = submit(services, tmp_path, ledger, bvbrc.control.token(user=USER))
     for step in killed_at:
-        wait_for(services, run_id, step)
+        wait_for_step(services, run_id, step)
         services.kill_daemon()
         services.start_daemon()
-    end = services.client().wait_for_run_completion(run_id, timeout=SECONDS)
+    end = services.client().wait_for_run_completion(run_id, timeout=END_SECONDS)
     run = curl(f"{services.url}/runs/{run_id}")
     assert end["state"] == "COMPLETE", (run, services.log("daemon")[-3000:])
 

@@ -31,6 +31,7 @@ from app.daemon.providers.provider_interface import Status, Submission
 from app.daemon.providers.shim_launcher import ColdLauncher, ShimLauncher, keep_hint_target
 from app.states import is_terminal
 from tests.fakes.engine import ScriptEngine, submission
+from tests.processes import has_ended
 
 WAIT_SECONDS = 60
 SECRET = "a secret of the tests"
@@ -131,15 +132,7 @@ class Machine:
         return [process.pid for process in shim.all_processes() if process.state != "Z" and self._is_ours(process.pid)]
 
     def gone(self, pid: int) -> None:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            ready, _, _ = select.select([handle], [], [], WAIT_SECONDS)
-            assert ready, f"{pid} is still there"
-        finally:
-            os.close(handle)
+        assert has_ended(pid, WAIT_SECONDS), f"{pid} is still there"
 
     def look_until(self, provider: LocalProvider, run_id: str, state: str = "") -> Status:
         """Look as the daemon does, again and again, until the run is in `state`, or has ended."""

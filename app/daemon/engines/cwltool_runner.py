@@ -7,7 +7,7 @@ Executed by an engine environment's python; imports nothing of `app`, and the se
 `-I` matters: without it the modules beside this file would hide the real cwltool.
 
     RECORD/events.jsonl            one event a line, appended whole: {"event": "started" | "ended", "task", "time", …}
-    RECORD/tasks/<task_id>/        stdout and stderr: what a step wrote and did not redirect itself
+    RECORD/tasks/<task_id>.stdout  and .stderr: what a step wrote and did not redirect itself
 
 A fork server (fork_server.py) calls `warm_up` once, and `run_warm` in a fork of its own for each run.
 """
