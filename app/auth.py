@@ -8,9 +8,11 @@ other sites.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, g, request
+from flask.globals import request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
 
@@ -55,21 +57,21 @@ def register(app: Flask, settings: Settings, identify: Identify) -> None:
 
     @app.before_request
     def check() -> None:
-        if _hostname(f"//{request.host}") not in names:
+        asked = request_ctx.request
+        if _hostname(f"//{asked.host}") not in names:
             raise BadRequest("This service is not known under that Host name. Names to accept go into ALLOWED_HOSTS.")
-        if request.method not in _SAFE:
-            _check_origin(settings)
-        g.user = identify(request)
-        is_public = request.endpoint in PUBLIC_ENDPOINTS or request.endpoint is None or request.method == "OPTIONS"
-        if g.user is None and not is_public:
+        if asked.method not in _SAFE:
+            _check_origin(asked, settings)
+        g.user = user = identify(asked)
+        if user is None and not _is_public(asked):
             raise Unauthorized("Credentials are needed.", www_authenticate=WWWAuthenticate("basic", {"realm": "wes"}))
 
     @app.after_request
     def allow_listed_origins(response: Response) -> Response:
-        origin = request.headers.get("Origin")
-        if origin in settings.allowed_origins:
-            response.headers.extend({"Access-Control-Allow-Origin": origin, **_CORS_HEADERS})
         if settings.allowed_origins:
+            origin = request.headers.get("Origin")
+            if origin in settings.allowed_origins:
+                response.headers.extend({"Access-Control-Allow-Origin": origin, **_CORS_HEADERS})
             response.vary.add("Origin")
         return response
 
@@ -89,12 +91,16 @@ def _own_names(settings: Settings) -> frozenset[str]:
     return frozenset({*LOOPBACK_HOSTS, *(name.lower() for name in settings.allowed_hosts), *filter(None, [public])})
 
 
-def _check_origin(settings: Settings) -> None:
-    origin = request.headers.get("Origin")
+def _is_public(asked: Request) -> bool:
+    return asked.endpoint in PUBLIC_ENDPOINTS or asked.endpoint is None or asked.method == "OPTIONS"
+
+
+def _check_origin(asked: Request, settings: Settings) -> None:
+    origin = asked.headers.get("Origin")
     if origin is not None:
-        if origin not in {_origin(request.host_url), _origin(settings.public_url), *settings.allowed_origins}:
+        if origin not in {_origin(asked.host_url), _origin(settings.public_url), *settings.allowed_origins}:
             raise Forbidden("Requests from other web sites are refused. Origins to accept go into ALLOWED_ORIGINS.")
-    elif request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+    elif asked.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         raise Forbidden("Requests from other web sites are refused.")
 
 
@@ -103,6 +109,7 @@ def _origin(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+@lru_cache
 def _hostname(address: str) -> str | None:
     try:
         return urlsplit(address).hostname

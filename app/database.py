@@ -184,6 +184,17 @@ class _Singles:
             self._kept.pop()[0].invalidate()
 
 
+def execute_past_sqlalchemy(session: Session, sql: str, values: Sequence[Any]) -> None:
+    """A statement in PostgreSQL's own words, with `values` for $1, $2 and so on. Raises what SQLAlchemy would."""
+    driver: Any = session.connection().connection.driver_connection
+    try:
+        psycopg.RawCursor(driver).execute(sql, values)
+    except psycopg.Error as error:
+        if driver.closed:
+            session.invalidate()
+        raise DBAPIError.instance(None, None, error, psycopg.Error, connection_invalidated=driver.closed) from error
+
+
 def add_news(session: Session, item: object) -> None:
     """The database's listeners are told once this transaction is committed, and never where it is not."""
     session.info.setdefault(_NEWS, []).append(item)

@@ -6,7 +6,8 @@ import logging
 import time
 from functools import cache
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g
+from flask.globals import request_ctx
 from prometheus_client import Counter, Histogram
 
 from app.metrics import CONTENT_TYPE, OTHER, exposition
@@ -39,17 +40,17 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     try:
-        _count(response.status_code, time.perf_counter() - g.began)
+        _count(request_ctx.request, response.status_code, time.perf_counter() - g.began)
     except OSError:  # somebody took the directory away in which the workers count together
         log.warning("a request is not counted", exc_info=True)
     return response
 
 
-def _count(status: int, seconds: float) -> None:
-    method = request.method if request.method in METHODS else OTHER
-    route = request.url_rule.rule if request.url_rule else NO_ROUTE
+def _count(asked: Request, status: int, seconds: float) -> None:
+    method = asked.method if asked.method in METHODS else OTHER
+    route = asked.url_rule.rule if asked.url_rule else NO_ROUTE
     _counter(method, route, status).inc()
-    if "wait" not in request.args:
+    if not asked.query_string or "wait" not in asked.args:
         _histogram(method, route).observe(seconds)
 
 

@@ -173,8 +173,11 @@ def _type(request: RunRequest, offers: Offers) -> str:
         if found := type_of(request.workflow_url):
             return found
         raise InvalidRequest("workflow_type is missing, and the suffix of workflow_url does not tell it.")
-    known = {word.casefold(): word for word in (*workflow_type_versions(offers), *NEWEST_KNOWN)} | TYPE_ALIASES
-    if found := known.get(request.workflow_type.casefold()):
+    asked = request.workflow_type.casefold()
+    if found := TYPE_ALIASES.get(asked):
+        return found
+    known = {word.casefold(): word for word in (*workflow_type_versions(offers), *NEWEST_KNOWN)}
+    if found := known.get(asked):
         return found
     raise _unsupported("workflow_type", request.workflow_type, workflow_type_versions(offers) or NEWEST_KNOWN)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flask import Response
-from flask_restx import Namespace, Resource
+from flask_restx import Namespace
 
 from app.api import models
 from app.api.addresses import output_url
+from app.api.resource import Resource
 from app.api.shapes import Json
 from app.artifacts import StoredFile
 from app.auth import current_user

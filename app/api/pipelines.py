@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, json, request
-from flask_restx import Namespace, Resource
+from flask_restx import Namespace
 from sqlalchemy.orm import Session
 
 from app import fleet
 from app.api import models
 from app.api.pipeline_shapes import PREFIX, status_word, whole_workflow, workflow_status
+from app.api.resource import Resource
 from app.api.shapes import Json
 from app.artifacts import Upload
 from app.auth import current_user

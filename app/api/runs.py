@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flask import request
-from flask_restx import Namespace, Resource
+from flask_restx import Namespace
 from sqlalchemy.orm import Session
 
 from app.api import models
 from app.api.queries import read_filter, read_page_size, read_page_token
+from app.api.resource import Resource
 from app.api.shapes import Json, run_event, run_log, run_summary
 from app.auth import current_user
 from app.bvbrc_token import HEADER

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response
-from flask_restx import Namespace, Resource
+from flask_restx import Namespace
 
 from app import fleet, routing
 from app.api.addresses import root_url
+from app.api.resource import Resource
 from app.api.shapes import Json, timestamp
 from app.auth import current_user_or_nobody
 from app.context import current

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flask_restx import Namespace, Resource
+from flask_restx import Namespace
 
 from app.api import models
 from app.api.queries import read_page_size, read_page_token
+from app.api.resource import Resource
 from app.api.shapes import Json, task_log
 from app.auth import current_user
 from app.context import current

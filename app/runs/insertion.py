@@ -1,124 +1,104 @@
 """Rows of new runs, with what belongs to them: a statement for each table, or for PostgreSQL one for all of them.
 
-That one has one parameter a table, and a durable accept is one round trip. For drivers and for SQLAlchemy a statement
-and a parameter cost more than a row (measured in docs/performance.md).
+That one goes past SQLAlchemy, so that a durable accept is one round trip and costs little more than the server needs
+(measured in docs/performance.md).
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
+from itertools import count
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    ColumnElement,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    cast,
-    column,
-    func,
-    insert,
-    literal_column,
-    select,
-)
+from sqlalchemy import JSON, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ColumnDefault
 
-from app.database import Prose, clean_prose, dump_json
+from app.database import Prose, UtcDateTime, clean_prose, dump_json, execute_past_sqlalchemy
 from app.models import ATTACHMENTS, COUNTS, EVENTS, RUNS, TAGS
 from app.runs import counts
 
 Row = dict[str, Any]
-Insert = Callable[[Session, Sequence[Row], Mapping[Table, Sequence[Row]]], set[str]]
-"""Inserts runs with their parts, which name them by `run_id`; those that a unique constraint says to be there are left
-as they are, after waiting for another transaction's word on it. Returns the run_ids of the others."""
-
-_INSERT_RUN = {
+Parts = Mapping[Table, Sequence[Row]]
+"""What belongs to runs, which it names by `run_id`."""
+_WRITTEN = (RUNS, ATTACHMENTS, TAGS, EVENTS, COUNTS)
+_INSERT = {table: insert(table).inline() for table in _WRITTEN}
+_INSERT_NEW = {
     name: made(RUNS).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     for name, made in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
 }
-_INSERT_PART = {table: insert(table).inline() for table in (ATTACHMENTS, TAGS, EVENTS)}
 
 
-def insert_new(session: Session, runs: Sequence[Row], parts: Mapping[Table, Sequence[Row]]) -> set[str]:
-    """An `Insert`, in the caller's transaction."""
-    statement = _INSERT_RUN[session.get_bind().dialect.name]
-    new = [row for row in runs if session.connection().execute(statement, row).rowcount]
-    run_ids = {row["run_id"] for row in new}
+def insert_if_new(session: Session, run: Row, parts: Parts) -> bool:
+    """False where a unique constraint says that it is there, after waiting for another transaction's word on it."""
+    if not session.connection().execute(_INSERT_NEW[session.get_bind().dialect.name], run).rowcount:
+        return False
+    _insert(session, {**parts, COUNTS: counts.of_new([run])})
+    return True
+
+
+def insert_all(session: Session, runs: Sequence[Row], parts: Parts) -> None:
+    """Rows that are not large. Raises IntegrityError where one is there already; for PostgreSQL it is one statement."""
+    rows = {RUNS: runs, **parts, COUNTS: counts.of_new(runs)}
+    if session.get_bind().dialect.name == "postgresql":
+        _insert_at_once(session, rows)
+    else:
+        _insert(session, rows)
+
+
+def _insert(session: Session, parts: Parts) -> None:
     for table, rows in parts.items():
-        if of_new := [row for row in rows if row["run_id"] in run_ids]:
-            session.connection().execute(_INSERT_PART[table], of_new if len(of_new) > 1 else of_new[0])
-    for (owner, state), count in Counter((row["owner"], row["state"]) for row in new).items():
-        counts.appeared(session, owner, state, count)
-    return run_ids
+        if rows:
+            session.connection().execute(_INSERT[table], rows if len(rows) > 1 else rows[0])
 
 
-def insert_at_once(session: Session, runs: Sequence[Row], parts: Mapping[Table, Sequence[Row]]) -> set[str]:
-    """An `Insert`, of rows that are not large; PostgreSQL only."""
+def _insert_at_once(session: Session, parts: Parts) -> None:
     given = [(table, rows) for table, rows in parts.items() if rows]
-    texts = {table.name: _text(table, rows) for table, rows in ((RUNS, runs), *given)}
-    names = (tuple(runs[0]), *((table, tuple(rows[0])) for table, rows in given))
-    return {run_id for (run_id,) in session.connection().execute(_statement(*names), texts).all()}
+    sql = _sql(*((table, tuple(rows[0]), len(rows)) for table, rows in given))
+    execute_past_sqlalchemy(session, sql, [value for table, rows in given for value in _values(table, rows)])
 
 
-@cache
-def _statement(names: tuple[str, ...], *parts: tuple[Table, tuple[str, ...]]) -> Select[Any]:
-    """For rows of these columns."""
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in names}
-    all_columns = select(*_given(RUNS, names), *defaults.values())
-    inserted = postgresql.insert(RUNS).from_select((*names, *defaults), all_columns, include_defaults=False)
-    new = inserted.on_conflict_do_nothing().returning(RUNS.c.run_id, RUNS.c.owner, RUNS.c.state).cte("new")
-    counted = select(new.c.owner, new.c.state, func.count()).group_by(new.c.owner, new.c.state)
-    others: list[tuple[Table, tuple[str, ...], Select[Any]]] = [(COUNTS, ("owner", "state", "n"), counted)]
-    for table, columns in parts:
-        given = _given(table, columns)
-        run_id = given[columns.index("run_id")]
-        others.append((table, columns, select(*given).where(run_id.in_(select(new.c.run_id)))))
-    written = [
-        insert(table).from_select(columns, rows, include_defaults=False).cte(table.name)
-        for table, columns, rows in others
-    ]
-    return select(new.c.run_id).add_cte(*written)
+@lru_cache(1000)
+def _sql(*shapes: tuple[Table, tuple[str, ...], int]) -> str:
+    """For so many rows of these columns in each table, whose values are $1, $2 and so on."""
+    numbers = count(1)
+    *others, last = (_insert_rows(*shape, numbers) for shape in shapes)
+    return f"WITH {', '.join(f'part_{n} AS ({other})' for n, other in enumerate(others))} {last}"
+
+
+def _insert_rows(table: Table, names: tuple[str, ...], rows: int, numbers: count[int]) -> str:
+    defaults = {name: value for name, value in _DEFAULTS[table].items() if name not in names}
+    columns = ", ".join(f'"{name}"' for name in (*names, *defaults))
+    values = (", ".join((*(f"${next(numbers)}" for _ in names), *defaults.values())) for _ in range(rows))
+    return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join(f'({row})' for row in values)}"  # noqa: S608  our names
 
 
 _DEFAULTS = {
-    column.name: cast(literal_column("'{}'" if column.default.is_callable else f"'{column.default.arg}'"), column.type)
-    for column in RUNS.c
-    if isinstance(column.default, ColumnDefault)
-}
-"""SQLAlchemy sees to these only where an INSERT is not part of another statement; those of RUNS are numbers and {}."""
-
-
-def _given(table: Table, names: Sequence[str]) -> list[ColumnElement[Any]]:
-    """What comes as JSON under the table's name. JSON inside it is text: what a text may hold is more than PostgreSQL
-    reads as a value (NUL, lone surrogates)."""
-    types = {name: Text() if isinstance(table.c[name].type, JSON) else table.c[name].type for name in names}
-    rows = func.json_to_recordset(cast(bindparam(table.name, type_=Text), JSON))
-    typed = rows.table_valued(*(column(name, kind) for name, kind in types.items())).render_derived(with_types=True)
-    return [cast(typed.c[name], JSON) if isinstance(table.c[name].type, JSON) else typed.c[name] for name in names]
-
-
-def _text(table: Table, rows: Sequence[Row]) -> str:
-    """As JSON; each row of the same columns. Raises ValueError for a NUL: PostgreSQL would log the value with it."""
-    made = [(name, to) for name, to in _MADE[table].items() if name in rows[0]]
-    texts = [row | {name: to(row[name]) for name, to in made if row[name] is not None} for row in rows]
-    if any("\0" in value for row in texts for value in row.values() if isinstance(value, str)):
-        raise ValueError("PostgreSQL takes no text with a NUL.")
-    return json.dumps(texts, ensure_ascii=False, default=datetime.isoformat)
-
-
-_MADE: dict[Table, dict[str, Callable[[Any], Any]]] = {
     table: {
-        name: dump_json if isinstance(kind.type, JSON) else clean_prose
-        for name, kind in table.c.items()
-        if isinstance(kind.type, JSON | Prose)
+        column.name: "'{}'" if column.default.is_callable else f"'{column.default.arg}'"
+        for column in table.c
+        if isinstance(column.default, ColumnDefault)
     }
-    for table in (RUNS, ATTACHMENTS, TAGS, EVENTS)
+    for table in _WRITTEN
 }
+"""What SQLAlchemy would see to: numbers and {}."""
+
+
+def _values(table: Table, rows: Sequence[Row]) -> Iterator[Any]:
+    makers = [_MADE[table].get(name) for name in rows[0]]
+    for row in rows:
+        for to, value in zip(makers, row.values(), strict=True):
+            yield to(value) if to and value is not None else value
+
+
+_MAKERS: dict[type, Callable[[Any], str]] = {JSON: dump_json, Prose: clean_prose, UtcDateTime: datetime.isoformat}
+_MADE = {
+    table: {
+        name: to for name, column in table.c.items() for kind, to in _MAKERS.items() if isinstance(column.type, kind)
+    }
+    for table in _WRITTEN
+}
+"""What SQLAlchemy would do with values."""

@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
+from traceback import format_exception
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.errors import KeyReused
 from app.intake import Intake
 from app.runs import counts, listing
-from app.runs.acceptance import SMALL_CHARACTERS, AttachedFile, NewRun
+from app.runs.acceptance import SMALL_CHARACTERS, SMALL_PARTS, AttachedFile, NewRun
 from app.runs.listing import RunFilter
 from app.states import State
 from tests.conftest import Clock
@@ -118,10 +121,19 @@ def test_failure_is_of_the_run_that_fails(database: Database, clock: Clock) -> N
 
 
 @POSTGRESQL
-def test_large_run_goes_alone(database: Database, clock: Clock) -> None:
-    """Its text would be in memory several times, and all who share its statement would wait for it."""
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"workflow_params": {"text": "x" * SMALL_CHARACTERS}},
+        {"tags": {str(n): "" for n in range(SMALL_PARTS + 1)}},
+        {"attachments": tuple(AttachedFile(str(n), "0" * 64, 1) for n in range(SMALL_PARTS + 1))},
+    ],
+    ids=["params", "tags", "attachments"],
+)
+def test_large_run_goes_alone(database: Database, clock: Clock, said: dict[str, Any]) -> None:
+    """All who share its statement would wait for it."""
     held = Held(database)
-    large = new_run(run_id="large", workflow_params={"text": "x" * SMALL_CHARACTERS})
+    large = new_run(run_id="large", **said)
     with accepted_together(held, clock, new_run(run_id="a"), new_run(run_id="b")) as others:
         assert [other.result() for other in others] == ["a", "b"]
     assert held.transactions == 2
@@ -133,13 +145,22 @@ def test_large_run_goes_alone(database: Database, clock: Clock) -> None:
 def test_lone_run_that_fails_is_tried_once(database: Database, clock: Clock) -> None:
     held = Held(database)
     held.may_go_on.set()
-    with pytest.raises(IntegrityError):
-        Intake().accept(held, new_run(parent_id="nobody", step="s"), clock())
+    with pytest.raises(UnicodeEncodeError):
+        Intake().accept(held, new_run(name="\ud800"), clock())
     assert held.transactions == 1
+
+
+def test_lone_run_that_came_before_is_found(database: Database, clock: Clock) -> None:
+    intake, run = Intake(), new_run(idempotency_key="k")
+    assert intake.accept(database, run, clock()) == run.run_id
+    assert intake.accept(database, run, clock()) == run.run_id
+    assert intake.accept(database, replace(run, run_id="again"), clock()) == run.run_id
+    assert stored(database) == [run.run_id]
 
 
 @POSTGRESQL
 def test_value_that_cannot_be_stored_is_in_no_log(database: Database, clock: Clock) -> None:
-    with pytest.raises(ValueError, match="NUL") as caught:
-        Intake().accept(database, new_run(tags={"token": "secret\0"}), clock())
-    assert "secret" not in str(caught.value)
+    secret = uuid4().hex
+    with pytest.raises(DataError, match="NUL") as caught:
+        Intake().accept(database, new_run(tags={"token": f"{secret}\0"}), clock())
+    assert secret not in "".join(format_exception(caught.value))

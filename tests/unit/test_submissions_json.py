@@ -51,6 +51,7 @@ def test_any_bytes_are_a_value_or_refused(data: bytes) -> None:
         '"\\u0000"',
         '{"\\u0000": 1}',
         '"\\ud800"',
+        '"\ud800"',
         '["\\udfff\\ud800"]',
         '{"\\ud800": 1}',
         "1" * (MAX_DIGITS + 1),
