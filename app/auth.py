@@ -12,7 +12,6 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, g, request
-from flask.globals import request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized
 
@@ -57,7 +56,7 @@ def register(app: Flask, settings: Settings, identify: Identify) -> None:
 
     @app.before_request
     def check() -> None:
-        asked = request_ctx.request
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
         if _hostname(f"//{asked.host}") not in names:
             raise BadRequest("This service is not known under that Host name. Names to accept go into ALLOWED_HOSTS.")
         if asked.method not in _SAFE:

@@ -184,15 +184,16 @@ class _Singles:
             self._kept.pop()[0].invalidate()
 
 
-def execute_past_sqlalchemy(session: Session, sql: str, values: Sequence[Any]) -> None:
-    """A statement in PostgreSQL's own words, with `values` for $1, $2 and so on. Raises what SQLAlchemy would."""
+def execute_past_sqlalchemy(session: Session, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of a statement in PostgreSQL's own words, with `values` for $1, $2 and so on. Raises what SQLAlchemy
+    would."""
     driver: Any = session.connection().connection.driver_connection
     try:
-        psycopg.RawCursor(driver).execute(sql, values)
+        return psycopg.RawCursor(driver).execute(sql, values).fetchall()
     except psycopg.Error as error:
         if driver.closed:
-            session.invalidate()
-        raise DBAPIError.instance(None, None, error, psycopg.Error, connection_invalidated=driver.closed) from error
+            session.connection().exec_driver_sql("SELECT 1")  # fails as well, and SQLAlchemy then renews its pool
+        raise DBAPIError.instance(None, None, error, psycopg.Error) from error
 
 
 def add_news(session: Session, item: object) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.database import Database
@@ -66,19 +66,14 @@ class Intake:
 def _accept_together(database: Database, entries: Sequence[_Entry], now: datetime) -> None:
     runs = [entry.run for entry in entries]
     try:
-        database.transact_single(lambda session: acceptance.accept_new(session, runs, now))
+        accepted = database.transact_single(lambda session: acceptance.accept_new(session, runs, now))
     except Exception as error:  # of whichever run: alone, each gets its own
-        if len(runs) == 1 and not _may_be_there(error):
+        if len(runs) == 1 and not getattr(error, "connection_invalidated", False):
             raise
         log.info("each run is accepted alone", extra={"runs": len(runs), "error": type(error).__name__})
         return
     for entry in entries:
-        entry.is_accepted = True
-
-
-def _may_be_there(error: Exception) -> bool:
-    """By its Idempotency-Key, or because only the answer was lost."""
-    return isinstance(error, IntegrityError) or getattr(error, "connection_invalidated", False)
+        entry.is_accepted = entry.run.run_id in accepted
 
 
 def _accept_alone(database: Database, run: NewRun, now: datetime, add: Addition | None = None) -> str:

@@ -6,8 +6,7 @@ import logging
 import time
 from functools import cache
 
-from flask import Flask, Request, Response, g
-from flask.globals import request_ctx
+from flask import Flask, Request, Response, g, request
 from prometheus_client import Counter, Histogram
 
 from app.metrics import CONTENT_TYPE, OTHER, exposition
@@ -40,7 +39,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     try:
-        _count(request_ctx.request, response.status_code, time.perf_counter() - g.began)
+        _count(request._get_current_object(), response.status_code, time.perf_counter() - g.began)  # type: ignore[attr-defined]
     except OSError:  # somebody took the directory away in which the workers count together
         log.warning("a request is not counted", exc_info=True)
     return response

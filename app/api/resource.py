@@ -9,7 +9,8 @@ from flask import request
 
 
 class Resource(flask_restx.Resource):
-    """Flask-RESTX would make one for each request, and weigh media types for each answer: JSON is all that there is."""
+    """Flask-RESTX would make one for each request, and weigh media types for each answer. All is JSON here, and checks
+    are our own."""
 
     init_every_request = False
 

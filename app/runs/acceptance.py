@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.database import dump_json
 from app.errors import KeyReused
 from app.models import ATTACHMENTS, EVENTS, TAGS, WorkflowRun
 from app.runs import news
-from app.runs.insertion import Parts, insert_all, insert_if_new
+from app.runs.insertion import Insert, insert_at_once, insert_new
 from app.states import State
 
 SMALL_CHARACTERS, SMALL_PARTS = 64 * 1024, 100
@@ -78,20 +78,20 @@ def accept(session: Session, new: NewRun, now: datetime) -> str:
 
     Raises KeyReused where the key came with another request. Of two that race, the later one finds the earlier.
     """
-    while not insert_if_new(session, _row(new, now), _parts([new], now)):
+    while not _insert(session, [new], now, insert_new):
         if earlier := _accepted_before(session, new):
             return earlier
-    _note(session, [new])
     return new.run_id
 
 
-def accept_new(session: Session, runs: Sequence[NewRun], now: datetime) -> None:
-    """As `accept` does each, with hardly more work than for one; on PostgreSQL in a single statement.
+def accept_new(session: Session, runs: Sequence[NewRun], now: datetime) -> set[str]:
+    """As `accept` does each that is new, with hardly more work than for one; on PostgreSQL in a single statement.
 
-    Raises IntegrityError where one of them is not new, or cannot be stored: `accept` tells which.
+    Returns their run_ids. What became of the others, `accept` tells.
     """
-    insert_all(session, [_row(new, now) for new in runs], _parts(runs, now))
-    _note(session, runs)
+    return _insert(
+        session, runs, now, insert_at_once if session.get_bind().dialect.name == "postgresql" else insert_new
+    )
 
 
 def is_small(new: NewRun) -> bool:
@@ -102,8 +102,8 @@ def is_small(new: NewRun) -> bool:
     return len(dump_json([new.workflow_params, new.workflow_engine_parameters, new.tags, names])) <= SMALL_CHARACTERS
 
 
-def _parts(runs: Sequence[NewRun], now: datetime) -> Parts:
-    return {
+def _insert(session: Session, runs: Sequence[NewRun], now: datetime, insert: Insert) -> set[str]:
+    parts: dict[Table, list[dict[str, Any]]] = {
         ATTACHMENTS: [
             {"run_id": new.run_id, "path": file.path, "sha256": file.sha256, "size": file.size}
             for new in runs
@@ -115,13 +115,13 @@ def _parts(runs: Sequence[NewRun], now: datetime) -> Parts:
             for new in runs
         ],
     }
-
-
-def _note(session: Session, runs: Sequence[NewRun]) -> None:
+    accepted = insert(session, [_row(new, now) for new in runs], parts)
     for new in runs:
-        news.note(session, new.run_id)
-        if not new.is_reused_step:
-            news.note_accepted(session, new)
+        if new.run_id in accepted:
+            news.note(session, new.run_id)
+            if not new.is_reused_step:
+                news.note_accepted(session, new)
+    return accepted
 
 
 def _author(new: NewRun) -> str:

@@ -6,10 +6,6 @@ that the sum stays quick. Nobody waits for anybody: no row is ever changed, and 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from sqlalchemy import bindparam, delete, func, insert, literal, select, union_all
 from sqlalchemy.orm import Session
 
@@ -28,10 +24,9 @@ _MOVE = _INSERT.from_select(
 FOLDED_AT_ONCE = 10_000
 
 
-def of_new(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of COUNTS for new rows of RUNS."""
-    counted = Counter((run["owner"], run["state"]) for run in runs)
-    return [{"owner": owner, "state": state, "n": n} for (owner, state), n in counted.items()]
+def appeared(session: Session, owner: str, state: State, count: int = 1) -> None:
+    """So many new runs have this state."""
+    session.connection().execute(_INSERT, {"owner": owner, "state": state, "n": count})
 
 
 def moved(session: Session, run_id: str, start: State, to: State) -> None:

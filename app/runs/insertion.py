@@ -4,15 +4,18 @@ That one goes past SQLAlchemy, so that a durable accept is one round trip and co
 (measured in docs/performance.md).
 """
 
+# ruff: noqa: S608  the names are ours, and values are parameters
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import count
 from typing import Any
 
-from sqlalchemy import JSON, Table, insert
+from sqlalchemy import JSON, Column, Table, insert, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ColumnDefault
@@ -22,67 +25,83 @@ from app.models import ATTACHMENTS, COUNTS, EVENTS, RUNS, TAGS
 from app.runs import counts
 
 Row = dict[str, Any]
-Parts = Mapping[Table, Sequence[Row]]
-"""What belongs to runs, which it names by `run_id`."""
-_WRITTEN = (RUNS, ATTACHMENTS, TAGS, EVENTS, COUNTS)
-_INSERT = {table: insert(table).inline() for table in _WRITTEN}
-_INSERT_NEW = {
+Shape = tuple[Table, tuple[str, ...], int]
+"""So many rows of these columns."""
+Insert = Callable[[Session, Sequence[Row], Mapping[Table, Sequence[Row]]], set[str]]
+"""Inserts runs with their parts, which name them by `run_id`; those that a unique constraint says to be there are left
+as they are, after waiting for another transaction's word on it. Returns the run_ids of the others."""
+
+_INSERT_RUN = {
     name: made(RUNS).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     for name, made in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
 }
+_INSERT_PART = {table: insert(table).inline() for table in (ATTACHMENTS, TAGS, EVENTS)}
 
 
-def insert_if_new(session: Session, run: Row, parts: Parts) -> bool:
-    """False where a unique constraint says that it is there, after waiting for another transaction's word on it."""
-    if not session.connection().execute(_INSERT_NEW[session.get_bind().dialect.name], run).rowcount:
-        return False
-    _insert(session, {**parts, COUNTS: counts.of_new([run])})
-    return True
-
-
-def insert_all(session: Session, runs: Sequence[Row], parts: Parts) -> None:
-    """Rows that are not large. Raises IntegrityError where one is there already; for PostgreSQL it is one statement."""
-    rows = {RUNS: runs, **parts, COUNTS: counts.of_new(runs)}
-    if session.get_bind().dialect.name == "postgresql":
-        _insert_at_once(session, rows)
-    else:
-        _insert(session, rows)
-
-
-def _insert(session: Session, parts: Parts) -> None:
+def insert_new(session: Session, runs: Sequence[Row], parts: Mapping[Table, Sequence[Row]]) -> set[str]:
+    """An `Insert`, in the caller's transaction."""
+    statement = _INSERT_RUN[session.get_bind().dialect.name]
+    new = [row for row in runs if session.connection().execute(statement, row).rowcount]
+    run_ids = {row["run_id"] for row in new}
     for table, rows in parts.items():
-        if rows:
-            session.connection().execute(_INSERT[table], rows if len(rows) > 1 else rows[0])
+        if of_new := [row for row in rows if row["run_id"] in run_ids]:
+            session.connection().execute(_INSERT_PART[table], of_new if len(of_new) > 1 else of_new[0])
+    for (owner, state), number in Counter((row["owner"], row["state"]) for row in new).items():
+        counts.appeared(session, owner, state, number)
+    return run_ids
 
 
-def _insert_at_once(session: Session, parts: Parts) -> None:
-    given = [(table, rows) for table, rows in parts.items() if rows]
+def insert_at_once(session: Session, runs: Sequence[Row], parts: Mapping[Table, Sequence[Row]]) -> set[str]:
+    """An `Insert`, of rows that are not large; PostgreSQL only."""
+    given = [(table, rows) for table, rows in ((RUNS, runs), *parts.items()) if rows]
     sql = _sql(*((table, tuple(rows[0]), len(rows)) for table, rows in given))
-    execute_past_sqlalchemy(session, sql, [value for table, rows in given for value in _values(table, rows)])
+    values = [value for table, rows in given for value in _values(table, rows)]
+    return {run_id for (run_id,) in execute_past_sqlalchemy(session, sql, values)}
 
 
-@lru_cache(1000)
-def _sql(*shapes: tuple[Table, tuple[str, ...], int]) -> str:
-    """For so many rows of these columns in each table, whose values are $1, $2 and so on."""
+@lru_cache(200)
+def _sql(runs: Shape, *parts: Shape) -> str:
+    """In PostgreSQL's own words, with $1, $2 and so on for the values of the rows."""
     numbers = count(1)
-    *others, last = (_insert_rows(*shape, numbers) for shape in shapes)
-    return f"WITH {', '.join(f'part_{n} AS ({other})' for n, other in enumerate(others))} {last}"
+    _, names, rows = runs
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in names}
+    given = _tuples([f"${next(numbers)}" for _ in names] + [*defaults.values()] for _ in range(rows))
+    written = f"""
+        new AS (
+            INSERT INTO {RUNS} ({_columns(*names, *defaults)}) VALUES {given}
+            ON CONFLICT DO NOTHING RETURNING run_id, owner, state
+        ),
+        counted AS (
+            INSERT INTO {COUNTS} (owner, state, n) SELECT owner, state, count(*) FROM new GROUP BY owner, state
+        )"""
+    for table, names, rows in parts:
+        given = _tuples([f"${next(numbers)}::{_type(table.c[name])}" for name in names] for _ in range(rows))
+        written += f""",
+        of_{table} AS (
+            INSERT INTO {table} ({_columns(*names)}) SELECT * FROM (VALUES {given}) AS given ({_columns(*names)})
+            WHERE run_id IN (SELECT run_id FROM new)
+        )"""
+    return f"WITH {written} SELECT run_id FROM new"
 
 
-def _insert_rows(table: Table, names: tuple[str, ...], rows: int, numbers: count[int]) -> str:
-    defaults = {name: value for name, value in _DEFAULTS[table].items() if name not in names}
-    columns = ", ".join(f'"{name}"' for name in (*names, *defaults))
-    values = (", ".join((*(f"${next(numbers)}" for _ in names), *defaults.values())) for _ in range(rows))
-    return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join(f'({row})' for row in values)}"  # noqa: S608  our names
+def _tuples(rows: Iterable[Iterable[str]]) -> str:
+    return ", ".join(f"({', '.join(row)})" for row in rows)
 
 
+def _columns(*names: str) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _type(column: Column[Any]) -> str:
+    """Without its length: a cast would cut silently what an INSERT refuses."""
+    return column.type.compile(_POSTGRESQL).partition("(")[0]
+
+
+_POSTGRESQL = make_url("postgresql://").get_dialect()()
 _DEFAULTS = {
-    table: {
-        column.name: "'{}'" if column.default.is_callable else f"'{column.default.arg}'"
-        for column in table.c
-        if isinstance(column.default, ColumnDefault)
-    }
-    for table in _WRITTEN
+    column.name: "'{}'" if column.default.is_callable else f"'{column.default.arg}'"
+    for column in RUNS.c
+    if isinstance(column.default, ColumnDefault)
 }
 """What SQLAlchemy would see to: numbers and {}."""
 
@@ -99,6 +118,6 @@ _MADE = {
     table: {
         name: to for name, column in table.c.items() for kind, to in _MAKERS.items() if isinstance(column.type, kind)
     }
-    for table in _WRITTEN
+    for table in (RUNS, ATTACHMENTS, TAGS, EVENTS)
 }
 """What SQLAlchemy would do with values."""

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from threading import Barrier, Event
 from typing import Any
@@ -415,6 +416,28 @@ def test_single_statement_on_a_connection_that_died_fails_and_the_next_does_not(
     with pytest.raises(OperationalError):
         backend(database)
     assert backend(database) != kept
+
+
+@POSTGRESQL
+def test_connection_that_an_accept_found_dead_takes_the_others_with_it(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SQLAlchemy does it, past which the accept goes: else each would be found dead by another request."""
+    monkeypatch.setattr("app.database.TRUSTED_SECONDS", math.inf)
+    kept = backend(database)
+    with ExitStack() as stack:
+        idle = [stack.enter_context(database.engine.connect()) for _ in range(4)]
+        pids = [connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() for connection in idle]
+    with database.engine.connect() as last:
+        own = last.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        for pid in {kept, *pids} - {own}:
+            last.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+    with pytest.raises(OperationalError) as caught:
+        database.transact_single(lambda session: acceptance.accept_new(session, [new_run()], clock()))
+    assert caught.value.connection_invalidated
+    with ExitStack() as stack:
+        for _ in range(4):
+            assert stack.enter_context(database.reading()).scalar(text("SELECT 1")) == 1
 
 
 def test_killed_server_is_not_noticed_once_it_is_back(postgresql: Postgresql, clock: Clock) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import Event
 from traceback import format_exception
 from typing import Any, TypeVar
@@ -145,17 +144,9 @@ def test_large_run_goes_alone(database: Database, clock: Clock, said: dict[str, 
 def test_lone_run_that_fails_is_tried_once(database: Database, clock: Clock) -> None:
     held = Held(database)
     held.may_go_on.set()
-    with pytest.raises(UnicodeEncodeError):
-        Intake().accept(held, new_run(name="\ud800"), clock())
+    with pytest.raises(IntegrityError):
+        Intake().accept(held, new_run(parent_id="nobody", step="s"), clock())
     assert held.transactions == 1
-
-
-def test_lone_run_that_came_before_is_found(database: Database, clock: Clock) -> None:
-    intake, run = Intake(), new_run(idempotency_key="k")
-    assert intake.accept(database, run, clock()) == run.run_id
-    assert intake.accept(database, run, clock()) == run.run_id
-    assert intake.accept(database, replace(run, run_id="again"), clock()) == run.run_id
-    assert stored(database) == [run.run_id]
 
 
 @POSTGRESQL

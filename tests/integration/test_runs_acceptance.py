@@ -99,18 +99,15 @@ def _stored(database: Database, run_id: str) -> dict[str, Any]:
         }
 
 
-def test_several_are_accepted_at_once_with_what_is_theirs_if_all_are_new(database: Database, clock: Clock) -> None:
+def test_of_several_the_new_ones_are_accepted_with_what_is_theirs(database: Database, clock: Clock) -> None:
     old = new_run(idempotency_key="k", tags={"n": "0"}, attachments=(FILE,))
     put(database, old, clock())
     again = replace(old, run_id=str(uuid4()), note="again")
     fresh = [new_run(tags={"n": str(n)}, attachments=(FILE,), owner=f"owner {n % 2}") for n in range(3)]
-    for known in (old, again):
-        with pytest.raises(IntegrityError):
-            database.transact_single(
-                lambda session, known=known: acceptance.accept_new(session, [fresh[0], known, *fresh[1:]], clock())
-            )
-        assert count(database) == 1
-    database.transact_single(lambda session: acceptance.accept_new(session, fresh, clock()))
+    accepted = database.transact_single(
+        lambda session: acceptance.accept_new(session, [fresh[0], again, *fresh[1:], old], clock())
+    )
+    assert accepted == {run.run_id for run in fresh}
     assert count(database) == 4
     for run in (old, *fresh):
         assert changes(database, run.run_id) == [(None, "QUEUED")]
