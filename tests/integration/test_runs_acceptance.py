@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, inspect, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database import Database
@@ -119,6 +119,14 @@ def test_of_several_the_new_ones_are_accepted_with_what_is_theirs(database: Data
             "owner 0": 2,
             "owner 1": 1,
         }
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("said", [{"tags": {"k" * 256: ""}}, {"owner": "o" * 256}], ids=["of a tag", "of a run"])
+def test_what_is_too_long_is_refused_and_not_cut(database: Database, clock: Clock, said: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="too long"):
+        database.transact_single(lambda session: acceptance.accept_new(session, [new_run(**said)], clock()))
+    assert count(database) == 0
 
 
 def test_all_or_nothing(database: Database, clock: Clock) -> None:
