@@ -8,7 +8,6 @@ other sites.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, g, request
@@ -108,7 +107,6 @@ def _origin(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-@lru_cache
 def _hostname(address: str) -> str | None:
     try:
         return urlsplit(address).hostname

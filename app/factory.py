@@ -9,7 +9,7 @@ from threading import Semaphore
 from typing import Any
 
 from flask import Flask, Request, Response, request
-from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -36,10 +36,8 @@ from config import Settings
 class PageSessions(SecureCookieSessionInterface):
     """The API has none."""
 
-    none = NullSession()
-
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        return self.none if is_api_path(request.path) else super().open_session(app, request)
+        return None if is_api_path(request.path) else super().open_session(app, request)
 
 
 class Application(Flask):

@@ -8,11 +8,11 @@ That one goes past SQLAlchemy, so that a durable accept is one round trip and co
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 from sqlalchemy import JSON, Column, Table, insert, make_url
@@ -46,8 +46,8 @@ def insert_new(session: Session, runs: Sequence[Row], parts: Mapping[Table, Sequ
     for table, rows in parts.items():
         if of_new := [row for row in rows if row["run_id"] in run_ids]:
             session.connection().execute(_INSERT_PART[table], of_new if len(of_new) > 1 else of_new[0])
-    for (owner, state), number in Counter((row["owner"], row["state"]) for row in new).items():
-        counts.appeared(session, owner, state, number)
+    for (owner, state), count in Counter((row["owner"], row["state"]) for row in new).items():
+        counts.appeared(session, owner, state, count)
     return run_ids
 
 
@@ -62,7 +62,7 @@ def insert_at_once(session: Session, runs: Sequence[Row], parts: Mapping[Table, 
 @lru_cache(200)
 def _sql(runs: Shape, *parts: Shape) -> str:
     """In PostgreSQL's own words, with $1, $2 and so on for the values of the rows."""
-    numbers = count(1)
+    numbers = itertools.count(1)
     _, names, rows = runs
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in names}
     given = _tuples([f"${next(numbers)}" for _ in names] + [*defaults.values()] for _ in range(rows))
